@@ -1,0 +1,1 @@
+//! Operations, messages and values that travel over the Busbar waist.

@@ -1,0 +1,1 @@
+//! SDK for Busbar drivers and sinks.

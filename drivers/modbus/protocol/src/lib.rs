@@ -1,0 +1,1 @@
+//! Modbus for Busbar: addresses, values, read planning, sessions, simulator.

@@ -1,0 +1,1 @@
+//! Loading Busbar plugins without trusting the file.

@@ -1,0 +1,2 @@
+//! The busbar command.
+fn main() {}
