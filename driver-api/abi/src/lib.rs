@@ -19,8 +19,7 @@
 #![allow(non_local_definitions, non_camel_case_types, missing_docs, unsafe_code, clippy::all)]
 
 use abi_stable::{
-    StableAbi, declare_root_module_statics,
-    package_version_strings, sabi_trait,
+    StableAbi, declare_root_module_statics, package_version_strings, sabi_trait,
     sabi_types::VersionStrings,
     std_types::{RBox, RResult, RSlice, RStr, RString, RVec},
 };
