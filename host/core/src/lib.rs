@@ -1,1 +1,4 @@
-//! Host core of Busbar: a pure state machine for scheduling, quality, routing and commands.
+//! Host core of Busbar: a pure state machine. No socket, thread, file or clock is touched here.
+
+pub mod decimal;
+pub mod model;

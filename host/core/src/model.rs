@@ -1,0 +1,377 @@
+//! The resolved configuration: what the core runs. Plain data, no parsing, no files.
+//!
+//! `busbar-config` makes a [`Site`] from `plugins.toml`; the simulation and the tests make them directly. Every
+//! default is already filled in, every glob is already a list, every template is already expanded.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::decimal::Decimal;
+
+/// Everything one host runs.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Site {
+    /// Keys of `[host]` that the core needs.
+    pub host: Host,
+    /// Every plugin named by a device, a sink or `[plugins.NAME]`.
+    pub plugins: Vec<Plugin>,
+    /// Devices, in the order of the configuration.
+    pub devices: Vec<Device>,
+    /// Sinks, in the order of the configuration.
+    pub sinks: Vec<Sink>,
+}
+
+/// Keys of `[host]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// Gateway id.
+    pub name: String,
+    /// Grid of the scheduler.
+    pub tick: Duration,
+    /// Devices of one driver that may resync at once.
+    pub resync_parallel: u32,
+    /// Whether commands start enabled; the persisted switch overrides it.
+    pub commands: CommandMode,
+    /// How long a selection lives without operate.
+    pub select_timeout: Duration,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            name: "busbar".into(),
+            tick: Duration::from_millis(20),
+            resync_parallel: 20,
+            commands: CommandMode::Enabled,
+            select_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The gateway-wide switch for commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandMode {
+    /// Commands of writable points pass.
+    Enabled,
+    /// All commands are refused with `locked_out`.
+    Locked,
+}
+
+/// Where a plugin's code runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// In the host's process.
+    InProcess,
+    /// In a worker process.
+    Process,
+}
+
+/// Driver or sink.
+pub use busbar_contract::describe::PluginKind;
+
+/// One plugin that must be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plugin {
+    /// `modbus`, `mqtt`, ...
+    pub name: String,
+    /// Driver or sink.
+    pub kind: PluginKind,
+    /// File instead of the search in `plugin_dirs`.
+    pub path: Option<String>,
+    /// Refuse any other file (hex).
+    pub sha256: Option<String>,
+    /// Where it runs.
+    pub isolation: Isolation,
+    /// Threads of its runtime.
+    pub workers: usize,
+}
+
+/// One IED, meter or PLC.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// Unique name.
+    pub name: String,
+    /// Name of the driver plugin.
+    pub driver: String,
+    /// The driver's `connection` table, secrets resolved.
+    pub connection: Json,
+    /// Further keys that belong to the driver.
+    pub settings: Json,
+    /// Default interval of its points.
+    pub poll_interval: Duration,
+    /// Of one exchange.
+    pub response_timeout: Duration,
+    /// Repetitions of an unanswered exchange.
+    pub retries: u32,
+    /// How often an idle session proves that it lives.
+    pub probe_interval: Duration,
+    /// Back-off between connection attempts.
+    pub reconnect: Backoff,
+    /// Integrity period asked of subscriptions; zero = none.
+    pub integrity: Duration,
+    /// A source time further off than this is replaced by the gateway's and flagged.
+    pub max_skew: Option<Duration>,
+    /// Use the gateway's time for every sample.
+    pub gateway_time: bool,
+    /// No polling; points are `invalid|operator_blocked`.
+    pub maintenance: bool,
+    /// Its points.
+    pub points: Vec<Point>,
+    /// Its blocks.
+    pub blocks: Vec<Block>,
+    /// Free text.
+    pub description: String,
+    /// Labels for sinks and the API.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            driver: String::new(),
+            connection: Json::Null,
+            settings: Json::Null,
+            poll_interval: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(3),
+            retries: 0,
+            probe_interval: Duration::from_secs(5),
+            reconnect: Backoff::default(),
+            integrity: Duration::from_secs(60),
+            max_skew: None,
+            gateway_time: false,
+            maintenance: false,
+            points: Vec::new(),
+            blocks: Vec::new(),
+            description: String::new(),
+            labels: Vec::new(),
+        }
+    }
+}
+
+/// Exponential back-off with jitter, for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// First pause.
+    pub initial: Duration,
+    /// Longest pause.
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { initial: Duration::from_secs(1), max: Duration::from_secs(10) }
+    }
+}
+
+/// One value of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Name within the device.
+    pub name: String,
+    /// `address`, `type` and further keys that belong to the driver, as a JSON object.
+    pub spec: Json,
+    /// Label; never converts.
+    pub unit: String,
+    /// Factor on the device's value.
+    pub scale: Decimal,
+    /// Added after the factor.
+    pub offset: Decimal,
+    /// Swaps false/true and off/on.
+    pub invert: bool,
+    /// Outside: `questionable|out_of_range`.
+    pub range: Option<[f64; 2]>,
+    /// Commands outside are refused; default `range`.
+    pub write_range: Option<[f64; 2]>,
+    /// Smallest change that `send = "changes"` passes on.
+    pub deadband: Deadband,
+    /// Commands are allowed.
+    pub writable: bool,
+    /// Its own interval.
+    pub poll_interval: Duration,
+    /// Not refreshed for so long: `questionable|old_data`.
+    pub stale_after: Duration,
+    /// Not refreshed for so long: `invalid|old_data`.
+    pub invalid_after: Duration,
+    /// `class = "event"`: every change is an event whatever the kind.
+    pub event: bool,
+    /// Commands pass only while another point has this value, and is good.
+    pub interlock: Option<Interlock>,
+    /// Description, group, class, labels: metadata for sinks and the API.
+    pub metadata: Json,
+}
+
+impl Default for Point {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            spec: Json::Null,
+            unit: String::new(),
+            scale: Decimal::ONE,
+            offset: Decimal::ZERO,
+            invert: false,
+            range: None,
+            write_range: None,
+            deadband: Deadband::None,
+            writable: false,
+            poll_interval: Duration::from_secs(1),
+            stale_after: Duration::from_secs(3),
+            invalid_after: Duration::from_secs(30),
+            event: false,
+            interlock: None,
+            metadata: Json::Null,
+        }
+    }
+}
+
+/// Smallest change worth sending, against the last value sent to that sink.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Deadband {
+    /// Every change.
+    None,
+    /// In the point's unit (percentages of `range` are already converted).
+    Absolute(f64),
+}
+
+/// A condition for commands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Interlock {
+    /// `device/point`.
+    pub point: String,
+    /// Its value, JSON form.
+    pub equals: Json,
+}
+
+/// Points read or written as one consistent unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    /// Name within the device.
+    pub name: String,
+    /// Indices into the device's points.
+    pub points: Vec<usize>,
+    /// The block may be used only while this point has this value.
+    pub gate: Option<(usize, Json)>,
+    /// Written last.
+    pub commit: Option<(usize, Json)>,
+    /// Writing is allowed.
+    pub writable: bool,
+}
+
+/// One consumer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sink {
+    /// Unique name.
+    pub name: String,
+    /// Name of the sink plugin.
+    pub plugin: String,
+    /// The plugin's `settings` table, secrets resolved.
+    pub settings: Json,
+    /// What is passed on.
+    pub send: Send,
+    /// Which time is the record's.
+    pub timestamp: Timestamp,
+    /// `bad_value`: omit, null, last.
+    pub bad_value: String,
+    /// `test`: suppress, invalid, pass.
+    pub test: String,
+    /// Takes history records.
+    pub history: bool,
+    /// Longest silence of a point under `send = "changes"`; `None` = unlimited.
+    pub max_silence: Option<Duration>,
+    /// Bounds of its queue.
+    pub queue: Queue,
+    /// Pause between attempts to bring the far side up.
+    pub reconnect: Backoff,
+    /// The points it gets, with their map entries.
+    pub routes: Vec<Route>,
+    /// `@online` of every routed device and the system points it names.
+    pub system: Vec<SystemRoute>,
+    /// The sink may send commands.
+    pub commands: bool,
+}
+
+impl Default for Sink {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            plugin: String::new(),
+            settings: Json::Null,
+            send: Send::Every,
+            timestamp: Timestamp::Source,
+            bad_value: "last".into(),
+            test: "invalid".into(),
+            history: false,
+            max_silence: None,
+            queue: Queue::default(),
+            reconnect: Backoff::default(),
+            routes: Vec::new(),
+            system: Vec::new(),
+            commands: false,
+        }
+    }
+}
+
+/// The sink key `send`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Send {
+    /// Every sample read.
+    Every,
+    /// Value beyond deadband, or quality.
+    Changes,
+    /// The latest of each point once per period.
+    Interval(Duration),
+}
+
+/// The sink key `timestamp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timestamp {
+    /// Source time.
+    Source,
+    /// Time of arrival where the source time is a time of change and the sample is not a data change.
+    Received,
+}
+
+/// Bounds of a sink's queue (the memory form).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Most records waiting or unconfirmed.
+    pub max_records: usize,
+    /// Oldest record kept.
+    pub max_age: Duration,
+    /// Most records delivered and not yet confirmed.
+    pub in_flight: usize,
+    /// Pause after a `retry` verdict.
+    pub retry: Backoff,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            max_records: 100_000,
+            max_age: Duration::from_secs(7 * 86_400),
+            in_flight: 5_000,
+            retry: Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
+        }
+    }
+}
+
+/// A point that goes to a sink.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Index into [`Site::devices`].
+    pub device: usize,
+    /// Index into [`Device::points`].
+    pub point: usize,
+    /// The sink's map entries for it.
+    pub map: Vec<Json>,
+}
+
+/// A system point that goes to a sink.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SystemRoute {
+    /// `DEVICE/@online`, `@host/clock_synced`, `@sink/NAME/pending`, ...
+    pub name: String,
+    /// The sink's map entries for it.
+    pub map: Vec<Json>,
+}
