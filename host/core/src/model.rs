@@ -332,11 +332,14 @@ pub enum Timestamp {
     Received,
 }
 
+/// Bytes counted per record beside its sample and text.
+pub const RECORD_OVERHEAD: u64 = 24;
+
 /// Bounds of a sink's queue (the memory form).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
-    /// Most records waiting or unconfirmed.
-    pub max_records: usize,
+    /// Most bytes waiting or unconfirmed (24 per sample, its text, and [`crate::model::RECORD_OVERHEAD`]).
+    pub max_bytes: u64,
     /// Oldest record kept.
     pub max_age: Duration,
     /// Most records delivered and not yet confirmed.
@@ -348,7 +351,7 @@ pub struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         Self {
-            max_records: 100_000,
+            max_bytes: 256 << 20,
             max_age: Duration::from_secs(7 * 86_400),
             in_flight: 5_000,
             retry: Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
