@@ -2,6 +2,18 @@
 //!
 //! Time belongs to the host: every request that does I/O carries `deadline_ms`, counted from submit; the SDK
 //! completes it by then. The host decides when to connect; a plugin never reconnects a device by itself.
+//!
+//! Completion (R4): a request with number 0 is answered by nobody; every other one gets exactly one completion. ANSWER
+//! carries the plugin's number and gets none. BIND, ATTACH, DETACH, FRAME_LOG touch no session: BIND may come before
+//! CONNECT and is valid for all later sessions, until the next BIND or DETACH of that device.
+//!
+//! COMMAND and BLOCK_WRITE end with DONE and an [`Answer`] even when the session died under them (`unknown`); the loss
+//! of the session follows as STATE. FAILED answers them only when the body could not be read, or the operation is
+//! unknown: nothing left for the device then.
+//!
+//! After FAILED `session`, `deadline` or `bug` the session of the endpoint is gone and every device needs CONNECT;
+//! after `no_answer` the device named by the request; after `refused`, `unsupported`, `configuration`, `cancelled` nothing
+//! has changed.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -53,7 +65,7 @@ pub struct BindPoint {
 /// One read group of BIND: points with the same interval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindGroup {
-    /// Group number within the device; READ names it.
+    /// Group number, unique within the instance (READ carries no device); a group belongs to one device.
     pub group: u32,
     /// Its points.
     pub points: Vec<u32>,

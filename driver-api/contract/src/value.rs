@@ -337,6 +337,32 @@ impl<'de> serde::Deserialize<'de> for Value {
     }
 }
 
+macro_rules! from {
+    ($($from:ty => $variant:ident($value:ident) $to:expr;)*) => {$(
+        impl From<$from> for Value {
+            fn from($value: $from) -> Self {
+                Self::$variant($to)
+            }
+        }
+    )*};
+}
+
+from! {
+    bool => Bool(value) value;
+    i16 => Int(value) value.into();
+    i32 => Int(value) value.into();
+    i64 => Int(value) value;
+    u16 => Uint(value) value.into();
+    u32 => Uint(value) value.into();
+    u64 => Uint(value) value;
+    f32 => Float32(value) value;
+    f64 => Float64(value) value;
+    &str => Text(value) value.to_owned();
+    String => Text(value) value;
+    Vec<u8> => Bytes(value) value;
+    serde_json::Value => Json(value) value;
+}
+
 /// The part of the blob that `bits` names.
 pub fn slice(bits: u64, blob: &[u8]) -> Result<&[u8], Malformed> {
     let (offset, length) = ((bits >> 32) as usize, (bits & 0xffff_ffff) as usize);
