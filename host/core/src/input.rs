@@ -96,7 +96,7 @@ pub enum Input {
     },
     /// An operator at the command line or the API.
     Operator(Operator),
-    /// The host is stopping: instances are stopped in order, sinks last.
+    /// The host is stopping: drivers are stopped first, sinks last, so that what was read is still delivered.
     Shutdown,
 }
 

@@ -1,0 +1,225 @@
+//! Read-only views for the API, the command line and `/readyz`. They borrow from the core and copy nothing large.
+
+use busbar_contract::{Quality, Value, describe::PluginKind};
+use serde_json::Value as Json;
+
+use crate::model::Isolation;
+
+/// One point as the API shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PointView<'a> {
+    /// Device name; `@host`, `@sink/NAME` for system points.
+    pub device: &'a str,
+    /// Point name within the device.
+    pub name: &'a str,
+    /// Point number.
+    pub number: u32,
+    /// Last value in engineering units; `Value::None` when there never was one.
+    pub value: Value,
+    /// Effective quality: device or host bits, the worse validity.
+    pub quality: Quality,
+    /// Time of this value or quality, nanoseconds UTC; 0 = never.
+    pub ts_ns: i64,
+    /// Source time of the value, nanoseconds UTC; differs from `ts_ns` after a quality change by the host.
+    pub value_ts_ns: i64,
+    /// The gateway stamped it.
+    pub gateway_time: bool,
+    /// Unit label; may be empty.
+    pub unit: &'a str,
+    /// Commands are allowed.
+    pub writable: bool,
+    /// Description, labels, kind, texts, limits; `null` where nothing is known.
+    pub metadata: &'a Json,
+}
+
+/// State word of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceState {
+    /// Not yet connected since the start.
+    Connecting,
+    /// Connected; its points are being read.
+    Resync,
+    /// Every point was read.
+    Online,
+    /// It was lost; the host tries to connect for ever.
+    Lost,
+    /// It cannot run until something is changed; see the reason.
+    Failed,
+    /// Switched off by an operator or by configuration.
+    Maintenance,
+}
+
+impl DeviceState {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Resync => "resync",
+            Self::Online => "online",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+/// One device as the API shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceView<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Driver plugin.
+    pub driver: &'a str,
+    /// Key of its endpoint; empty while unknown.
+    pub endpoint: &'a str,
+    /// State word.
+    pub state: DeviceState,
+    /// Why, for lost and failed.
+    pub reason: &'a str,
+    /// Wall clock of the last change of state, nanoseconds UTC.
+    pub since_ns: i64,
+    /// What the peer said about itself.
+    pub peer: &'a str,
+    /// Number of points.
+    pub points: usize,
+    /// Its counters.
+    pub counters: DeviceCounters,
+}
+
+/// Counters of one device since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceCounters {
+    /// Reads due by the schedule.
+    pub polls_due: u64,
+    /// Reads submitted by the schedule.
+    pub polls_started: u64,
+    /// Reads completed with values.
+    pub polls_done: u64,
+    /// Reads left out because the previous one was not complete or the host was late.
+    pub polls_skipped: u64,
+    /// Reads that failed.
+    pub polls_failed: u64,
+    /// Samples taken.
+    pub samples: u64,
+    /// Times it came online.
+    pub connects: u64,
+    /// Times it was lost.
+    pub losses: u64,
+    /// Samples that named a point of somebody else, or none (G4).
+    pub foreign_samples: u64,
+    /// Points that a driver left out of its answer.
+    pub missing_samples: u64,
+    /// State samples older than the table.
+    pub late_samples: u64,
+    /// Source times replaced because they were too far off.
+    pub skewed_samples: u64,
+}
+
+/// State word of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PluginState {
+    /// Named by the configuration; not loaded yet.
+    Declared,
+    /// Loaded; none of its instances is open.
+    Loaded,
+    /// At least one of its instances is open and none is in trouble.
+    Running,
+    /// It runs with trouble; see the reason.
+    Degraded,
+    /// It does not run; see the reason.
+    Failed,
+}
+
+impl PluginState {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Declared => "declared",
+            Self::Loaded => "loaded",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One plugin as the API shows it. File and sha256 are the loader's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginView<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Driver or sink.
+    pub kind: PluginKind,
+    /// Version; empty until loaded.
+    pub version: &'a str,
+    /// Where it runs.
+    pub isolation: Isolation,
+    /// State word.
+    pub state: PluginState,
+    /// Why, for degraded and failed.
+    pub reason: String,
+    /// Open instances.
+    pub instances: usize,
+}
+
+/// One sink as the API shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SinkView<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Plugin.
+    pub plugin: &'a str,
+    /// The far side is up.
+    pub connected: bool,
+    /// Why not.
+    pub reason: &'a str,
+    /// Wall clock of the last change of `connected`, nanoseconds UTC.
+    pub since_ns: i64,
+    /// Points routed to it.
+    pub points: usize,
+    /// What became of its records.
+    pub ledger: Ledger,
+    /// Bytes waiting or unconfirmed.
+    pub pending_bytes: u64,
+    /// Age of the oldest record that is not confirmed, nanoseconds.
+    pub oldest_age_ns: u64,
+    /// Events were dropped and no complete interrogation came since.
+    pub overflow: bool,
+}
+
+/// `accepted = delivered + pending + parked + dropped`, always.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Records taken for this sink.
+    pub accepted: u64,
+    /// Confirmed by the far side.
+    pub delivered: u64,
+    /// Waiting or on their way.
+    pub pending: u64,
+    /// Refused by the far side for good, by reason.
+    pub parked: Vec<(String, u64)>,
+    /// Given up by the host, by reason.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+impl Ledger {
+    /// Sum over `parked`.
+    #[must_use]
+    pub fn parked_total(&self) -> u64 {
+        self.parked.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Sum over `dropped`.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(|(_, count)| count).sum()
+    }
+
+    /// The equality holds (G7).
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        self.accepted == self.delivered + self.pending + self.parked_total() + self.dropped_total()
+    }
+}
