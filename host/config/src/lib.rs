@@ -1,1 +1,124 @@
-//! Reading and checking plugins.toml.
+//! Reading and checking `plugins.toml`.
+//!
+//! [`load`] turns the main file, its includes and its map files into a [`Site`], the plain data that the core runs. The
+//! way there, one module per step:
+//!
+//! ```text
+//! source, tree, csv   files -> nodes that know their place
+//! document            main file + includes -> devices, sinks, templates, defaults
+//! template            variables, repetition, map files -> the points of one device
+//! device, point, sink defaults filled in, globs resolved, host rules checked -> Site
+//! judge               the plugin's JSON Schema and its CHECK, mapped back to the places
+//! render, effective, schema, map_list   output: problems, print-config, editors, control centre
+//! ```
+//!
+//! Invariants
+//! * All problems are found at once; reading never stops at the first one. A [`Site`] exists only without errors (G11).
+//! * Every problem names file, line, column and key, also through templates, includes, repetition and CSV cells.
+//! * A secret never gets into a problem, a source line or print-config: see `redact`.
+//! * Everything that input can make large has a named bound; no input makes this crate panic.
+//!
+//! Who checks what. Keys of the host are checked against `keys`. What belongs to a plugin is checked against the JSON
+//! Schema it exports, then by its CHECK. Where the schema already found a mistake in a piece (`connection`, one point,
+//! one map entry), CHECK's opinion about the same piece is left out, so that nothing is reported twice. A key that the
+//! schema does not name is an error even if the plugin forgot to say `additionalProperties: false`.
+//!
+//! Two annotations in a sink's `map` schema speak to the host: `"x-busbar-unique": ["common_address", "ioa"]` (two
+//! points with equal values there are a collision; a value that is absent comes from `settings`), and `writeOnly: true`
+//! on any property marks a secret.
+//!
+//! Relative paths in `data_dir`, `plugin_dirs`, `path`, `stage_dir` and certificates of the listener start at the folder
+//! of the main file; map files and includes at the folder of the file that names them.
+
+mod context;
+mod csv;
+mod document;
+mod form;
+mod host;
+mod keys;
+mod plugin;
+mod problem;
+mod redact;
+pub mod render;
+mod secret;
+mod source;
+mod template;
+mod tree;
+mod units;
+
+use std::{collections::BTreeMap, path::Path};
+
+pub use busbar_core::model::Site;
+
+pub use crate::{
+    context::{MAX_POINTS, MAX_POINTS_PER_DEVICE},
+    form::MAX_NAME,
+    host::{Admin, HostSettings, Log, LogFormat, LogLevel, Tls},
+    plugin::{NoPlugins, PluginInfo},
+    problem::{MAX_PROBLEMS, Problem, Severity},
+    redact::MASK,
+    source::{MAX_FILE_SIZE, MAX_FILES, Source, Sources},
+    template::MAX_REPEAT,
+};
+
+/// How to load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// An absent plugin is an error instead of a warning.
+    pub strict: bool,
+    /// Stands for the process environment (`${env:..}`, `CREDENTIALS_DIRECTORY`); for tests and the demo.
+    pub env: Option<BTreeMap<String, String>>,
+}
+
+/// What came of loading.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration to run; `None` when there is an error.
+    pub site: Option<Site>,
+    /// What the host itself needs; defaults where it was not readable.
+    pub host: HostSettings,
+    /// All problems in the order of files and lines.
+    pub problems: Vec<Problem>,
+    /// The files that were read.
+    pub sources: Sources,
+}
+
+impl Loaded {
+    /// There is at least one error.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.site.is_none()
+    }
+
+    /// All problems for people; see [`render::human`].
+    #[must_use]
+    pub fn render(&self, colours: bool) -> String {
+        render::human(&self.problems, &self.sources, colours)
+    }
+}
+
+/// Loads a configuration from its main file.
+#[must_use]
+pub fn load(path: &Path, plugins: &dyn PluginInfo, options: &Options) -> Loaded {
+    load_inner(path, None, plugins, options)
+}
+
+/// Loads a configuration from a text that stands for the file `path` (which need not exist; relative paths start at its
+/// folder).
+#[must_use]
+pub fn load_text(path: &Path, text: &str, plugins: &dyn PluginInfo, options: &Options) -> Loaded {
+    load_inner(path, Some(text), plugins, options)
+}
+
+fn load_inner(path: &Path, text: Option<&str>, plugins: &dyn PluginInfo, options: &Options) -> Loaded {
+    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    let vault = secret::Vault { env: options.env.clone(), base: base.clone() };
+    let cx = context::Context::new(vault, plugins, options.strict);
+    let document = document::read(&cx, path, text);
+    let (core_host, host) = host::build(&cx, &base, document.host.as_ref());
+    let site = Site { host: core_host, ..Site::default() };
+    let failed = cx.problems.errors() > 0;
+    let sources = cx.sources.into_inner();
+    let problems = cx.problems.finish(&sources);
+    Loaded { site: (!failed).then_some(site), host, problems, sources }
+}

@@ -1,0 +1,297 @@
+//! Every key of `plugins.toml` that belongs to the host, with its form, default and one sentence for people.
+//!
+//! Keys that are not here belong to a plugin: in `connection` and `settings`, the driver's keys of a device, `address`,
+//! `type` and the driver's keys of a point, the entries of `map`, and tables named after a sink plugin.
+
+use crate::form::{Form, Key, key};
+
+/// Shortest tick of the scheduler, milliseconds.
+const MIN_TICK: u64 = 1;
+/// Largest number that a count may be.
+const MANY: i64 = 1_000_000_000;
+
+const BACKOFF: &[Key] =
+    &[key("initial", Form::Duration(1), "First pause."), key("max", Form::Duration(1), "Longest pause.")];
+
+/// The top level.
+pub(crate) const ROOT: &[Key] = &[
+    key("host", Form::Elsewhere, "The gateway itself."),
+    key("plugins", Form::Elsewhere, "Where a plugin is found and how it runs, by plugin name."),
+    key("template", Form::Elsewhere, "Reusable device maps, by name."),
+    key(
+        "defaults",
+        Form::Elsewhere,
+        "Keys for all devices (`device`) or for all devices of a driver (its name).",
+    ),
+    key("device", Form::Elsewhere, "One IED, meter or PLC."),
+    key("sink", Form::Elsewhere, "One consumer: SCADA, broker, ERP, EMS."),
+];
+
+/// `[host]`.
+pub(crate) const HOST: &[Key] = &[
+    key("name", Form::Name, "Gateway id; default: the machine's host name."),
+    key("data_dir", Form::Text, "Queues, staged plugins, tokens, audit log.").or("\"data\""),
+    key(
+        "plugin_dirs",
+        Form::List(&Form::Text),
+        "Where libbusbar_driver_NAME.so and libbusbar_sink_NAME.so are; default: beside the executable, then /usr/lib/busbar/plugins.",
+    ),
+    key("log", Form::Table(LOG), "The gateway's own log."),
+    key(
+        "include",
+        Form::OneOrList(&Form::Text),
+        "Further files, relative to this one; `*` and `?` in names.",
+    ),
+    key("admin", Form::Table(ADMIN), "HTTP listener for metrics, health and the API; no table, no listener."),
+    key("tick", Form::Duration(MIN_TICK), "Grid of the scheduler.").or("\"20ms\""),
+    key(
+        "resync_parallel",
+        Form::Integer(1, 100_000),
+        "Devices of one driver that may read everything at once after a reconnect.",
+    )
+    .or("20"),
+    key(
+        "commands",
+        Form::Words(&["enabled", "locked"]),
+        "Whether commands pass; `busbar lock` overrides it.",
+    )
+    .or("\"enabled\""),
+    key("select_timeout", Form::Duration(1), "How long a selection lives without an operate.").or("\"30s\""),
+    key(
+        "stage_dir",
+        Form::Text,
+        "Where private copies of plugins are kept; must not be mounted noexec. Default: in data_dir.",
+    ),
+];
+
+const LOG: &[Key] = &[
+    key(
+        "level",
+        Form::Words(&["error", "warn", "info", "debug", "trace"]),
+        "Least severe level that is logged.",
+    )
+    .or("\"info\""),
+    key("format", Form::Words(&["text", "json"]), "One line of text or of JSON per event.").or("\"text\""),
+];
+
+/// `[host.admin]`.
+pub(crate) const ADMIN: &[Key] = &[
+    key("listen", Form::Text, "Address and port; beyond loopback only with `tls`.").required(),
+    key("anonymous_read", Form::Bool, "Lets /api be read without the token of data_dir/admin.token.")
+        .or("false"),
+    key("tls", Form::Table(TLS), "Certificate of the listener."),
+];
+
+const TLS: &[Key] = &[
+    key("cert", Form::Text, "PEM file with the certificate chain.").required(),
+    key("key", Form::Text, "PEM file with the private key.").required(),
+];
+
+/// `[plugins.NAME]`.
+pub(crate) const PLUGIN: &[Key] = &[
+    key(
+        "isolation",
+        Form::Words(&["in-process", "process"]),
+        "`process`: a worker process, so that a crash of the plugin cannot touch the host.",
+    )
+    .or("\"in-process\""),
+    key("path", Form::Text, "File instead of the search in plugin_dirs."),
+    key("sha256", Form::Text, "Refuse any other file (64 hex digits)."),
+    key("workers", Form::Integer(1, 64), "Threads of its runtime.").or("1"),
+];
+
+/// Keys of a device that come in `[[device]]` only.
+pub(crate) const DEVICE_ONLY: [&str; 4] = ["name", "driver", "template", "templates"];
+
+/// `[[device]]`, `[defaults.*]` and, apart from [`DEVICE_ONLY`], `[template.*]`.
+pub(crate) const DEVICE: &[Key] = &[
+    key("name", Form::Name, "Unique name.").required(),
+    key("driver", Form::Text, "Name of the driver plugin.").required(),
+    key("connection", Form::Open, "How the device is reached; belongs to the driver."),
+    key("template", Form::Text, "Device map to start from."),
+    key("templates", Form::List(&Form::Text), "Several device maps."),
+    key("vars", Form::Labels, "Variables for `{name}` in texts of points."),
+    key(
+        "points",
+        Form::Elsewhere,
+        "Points, or a CSV or TOML file of them; they override the template's by name.",
+    ),
+    key("blocks", Form::List(&Form::Table(BLOCK)), "Points that are read or written as one consistent unit."),
+    key("poll_interval", Form::Duration(1), "How often points are read.").or("\"1s\""),
+    key(
+        "stale_after",
+        Form::Duration(1),
+        "Not refreshed for so long: questionable|old_data. Default: 3 x poll_interval, at least 3 s.",
+    ),
+    key(
+        "invalid_after",
+        Form::Duration(1),
+        "Not refreshed for so long: invalid|old_data. Default: 10 x stale_after.",
+    ),
+    key("response_timeout", Form::Duration(1), "Of one exchange.").or("\"3s\""),
+    key(
+        "retries",
+        Form::Integer(0, 100),
+        "Repetitions of an unanswered exchange. Default: 0; serial and UDP 2.",
+    ),
+    key("probe_interval", Form::Duration(1), "How often an idle session proves that it lives.").or("\"5s\""),
+    key("reconnect", Form::Table(BACKOFF), "Exponential pauses between attempts, with jitter, for ever.")
+        .or("{ initial = \"1s\", max = \"10s\" }"),
+    key("integrity", Form::Duration(0), "Integrity period asked of subscriptions; \"0s\" = none.")
+        .or("\"60s\""),
+    key("time_source", Form::Words(&["device", "gateway"]), "Whose time the samples carry.").or("\"device\""),
+    key("time_zone", Form::Text, "Zone of a device that reports local time.").or("\"UTC\""),
+    key("max_skew", Form::Duration(1), "A source time further off is replaced by the gateway's and flagged."),
+    key("maintenance", Form::Bool, "No polling; points are invalid|operator_blocked.").or("false"),
+    key("description", Form::Text, "Free text."),
+    key("labels", Form::Labels, "Labels for sinks and the API."),
+];
+
+/// A point.
+pub(crate) const POINT: &[Key] = &[
+    key("name", Form::Name, "Unique within the device.").required(),
+    key("enabled", Form::Bool, "`false` removes a point of the template.").or("true"),
+    key("unit", Form::Text, "Label; never converts."),
+    key("scale", Form::Decimal, "Factor on the device's value, exact decimal.").or("1.0"),
+    key("offset", Form::Decimal, "Added after the factor.").or("0.0"),
+    key("invert", Form::Bool, "Swaps false and true, or off and on.").or("false"),
+    key("range", Form::Range, "Outside: questionable|out_of_range."),
+    key("write_range", Form::Range, "Commands outside are refused. Default: range."),
+    key(
+        "deadband",
+        Form::Deadband,
+        "Smallest change that `send = \"changes\"` passes on; a number, or a percentage of range.",
+    ),
+    key("writable", Form::Bool, "Commands are allowed.").or("false"),
+    key("poll_interval", Form::Duration(1), "Its own interval. Default: the device's."),
+    key("stale_after", Form::Duration(1), "Default: 3 x its poll_interval, at least 3 s."),
+    key("invalid_after", Form::Duration(1), "Default: 10 x stale_after."),
+    key(
+        "interlock",
+        Form::Table(INTERLOCK),
+        "Commands pass only while another point is good and has this value.",
+    ),
+    key("class", Form::Words(&["state", "event"]), "`event`: every change is kept, in order.")
+        .or("\"state\""),
+    key("description", Form::Text, "Free text."),
+    key("group", Form::Text, "Free text that groups points."),
+    key("labels", Form::Labels, "Labels for sinks and the API."),
+    key("repeat", Form::Table(REPEAT), "Makes several points of this one."),
+];
+
+const INTERLOCK: &[Key] = &[
+    key("point", Form::Text, "device/point.").required(),
+    key("equals", Form::Scalar, "The value it must have.").required(),
+];
+
+/// `repeat`.
+pub(crate) const REPEAT: &[Key] = &[
+    key("count", Form::Integer(1, 10_000), "How many.").required(),
+    key("stride", Form::Integer(-65_536, 65_536), "Added to the number in `address` each time.").or("0"),
+    key("name", Form::Text, "Name with {n}; of a template: the prefix of its points, or with {name}.")
+        .required(),
+    key("start", Form::Integer(0, MANY), "First {n}.").or("1"),
+];
+
+/// A block.
+pub(crate) const BLOCK: &[Key] = &[
+    key("name", Form::Name, "Unique within the device.").required(),
+    key("points", Form::OneOrList(&Form::Text), "Its points; `*` and `?` in names.").required(),
+    key("gate", Form::Table(GATE), "The block may be used only while this point has this value."),
+    key("commit", Form::Table(COMMIT), "Written last, after the rest was read back equal."),
+    key("writable", Form::Bool, "Writing is allowed.").or("false"),
+];
+
+const GATE: &[Key] = &[
+    key("point", Form::Text, "Point of the same device.").required(),
+    key("equals", Form::Scalar, "The value it must have.").required(),
+];
+
+const COMMIT: &[Key] = &[
+    key("point", Form::Text, "Point of the same device.").required(),
+    key("value", Form::Scalar, "The value to write.").required(),
+];
+
+/// Keys of `[template.NAME]` and of TOML map files that a device has not.
+pub(crate) const TEMPLATE: &[Key] =
+    &[key("repeat", Form::Table(REPEAT), "Uses the whole template several times.")];
+
+/// `[[sink]]`.
+pub(crate) const SINK: &[Key] = &[
+    key("name", Form::Name, "Unique name.").required(),
+    key("plugin", Form::Text, "Name of the sink plugin.").required(),
+    key("settings", Form::Open, "Belongs to the plugin."),
+    key("points", Form::OneOrList(&Form::Text), "Globs over device/point. Default: everything."),
+    key(
+        "map",
+        Form::Elsewhere,
+        "Entries for single points, or a CSV or TOML file of them; they override generated ones.",
+    ),
+    key(
+        "send",
+        Form::Words(&["every", "changes", "interval"]),
+        "Every sample, changes beyond the deadband, or the latest per interval.",
+    ),
+    key("every", Form::Duration(1), "The interval of `send = \"interval\"`."),
+    key(
+        "max_silence",
+        Form::Duration(1),
+        "Longest silence of a point under `send = \"changes\"`. Default: unlimited.",
+    ),
+    key("timestamp", Form::Words(&["source", "received"]), "Which time is the record's."),
+    key("bad_value", Form::Words(&["omit", "null", "last"]), "What stands for a value that is not good."),
+    key("test", Form::Words(&["suppress", "invalid", "pass"]), "What happens to values in test mode.")
+        .or("\"invalid\""),
+    key("history", Form::Bool, "Takes history records."),
+    key("queue", Form::Table(QUEUE), "Bounds of its queue."),
+    key("reconnect", Form::Table(BACKOFF), "Pauses between attempts to reach the far side.")
+        .or("{ initial = \"1s\", max = \"10s\" }"),
+    key("commands", Form::Bool, "The sink may send commands; the far side must then be known by name.")
+        .or("false"),
+    key("description", Form::Text, "Free text."),
+];
+
+/// `queue` of a sink.
+pub(crate) const QUEUE: &[Key] = &[
+    key("max_records", Form::Integer(1, MANY), "Most records waiting or unconfirmed.").or("100000"),
+    key("max_size", Form::Size, "The same as a size."),
+    key("max_age", Form::Duration(1), "Oldest record kept.").or("\"7d\""),
+    key("in_flight", Form::Integer(1, 1_000_000), "Most records delivered and not yet confirmed.").or("5000"),
+    key("retry", Form::Table(BACKOFF), "Pauses after the far side asked for a repetition.")
+        .or("{ initial = \"1s\", max = \"60s\" }"),
+];
+
+/// Keys of `queue` that only make sense for a queue on disk.
+pub(crate) const QUEUE_ON_DISK: [&str; 4] = ["flush", "sync", "order", "replay_rate"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(keys: &[Key], seen: &mut usize) {
+        for key in keys {
+            *seen += 1;
+            assert!(key.doc.ends_with('.'), "{}: one sentence", key.name);
+            if !key.default.is_empty() {
+                let text = format!("x = {}", key.default);
+                assert!(text.parse::<toml::Table>().is_ok(), "{text}");
+            }
+            if let Form::Table(inner) | Form::List(Form::Table(inner)) = key.form {
+                walk(inner, seen);
+            }
+        }
+        let mut names: Vec<_> = keys.iter().map(|key| key.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), keys.len());
+    }
+
+    #[test]
+    fn every_key_has_a_sentence_and_a_readable_default() {
+        let mut seen = 0;
+        for keys in [ROOT, HOST, PLUGIN, DEVICE, POINT, TEMPLATE, SINK] {
+            walk(keys, &mut seen);
+        }
+        assert!(seen > 90, "{seen}");
+    }
+}
