@@ -13,7 +13,7 @@ without a table do not answer.
     {"op": "get", "server": 0, "unit": 1, "table": "holding", "address": 0, "count": 1}
     {"op": "behave", "server": 0, "delay": [0.1, 0.3], "share": 0.5, "silent": false,
                      "refuse": [{"table": "holding", "from": 10, "to": 20, "code": 4}]}
-    {"op": "stats", "server": 0}       -> requests, delayed, writes [[unit, table, address, [values]], ...]
+    {"op": "stats", "server": 0}       -> requests, delayed, write_requests, writes [[unit, table, address, [values]], ...]
 """
 
 import asyncio
@@ -57,6 +57,7 @@ class Memory:
         self.refuse = []
         self.requests = 0
         self.delayed = 0
+        self.write_requests = 0
         self.writes = []
 
     def device_ids(self):
@@ -94,6 +95,7 @@ class Memory:
         return [bool(v) for v in values] if TABLE[func_code] in ("coil", "discrete") else values
 
     async def async_setValues(self, device_id, func_code, address, values):
+        self.write_requests += 1
         refusal, cells = await self.admit(device_id, func_code, address, len(values))
         if refusal:
             return refusal
@@ -164,7 +166,12 @@ def obey(memories, command):
         memory.refuse = command.get("refuse", memory.refuse)
         return {"ok": True}
     if op == "stats":
-        return {"requests": memory.requests, "delayed": memory.delayed, "writes": memory.writes}
+        return {
+            "requests": memory.requests,
+            "delayed": memory.delayed,
+            "write_requests": memory.write_requests,
+            "writes": memory.writes,
+        }
     raise ValueError(f"unknown op {op}")
 
 

@@ -1,0 +1,40 @@
+//! Pieces of configuration and data that several stories use.
+
+use serde_json::Value;
+
+/// The two registers of a float32, most significant first (ABCD).
+pub(crate) fn float(value: f32) -> [u16; 2] {
+    let [a, b, c, d] = value.to_be_bytes();
+    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+}
+
+/// A `[[sink]]` that publishes every point as JSON.
+pub(crate) fn mqtt_sink(url: &str) -> String {
+    format!(
+        "[[sink]]\nname = \"broker\"\nplugin = \"mqtt\"\nsettings = {{ url = \"{url}\", format = \"json\" }}\n"
+    )
+}
+
+/// A `[[device]]`: further lines in `keys`, points as inline tables.
+pub(crate) fn device(name: &str, connection: &str, keys: &str, points: &[String]) -> String {
+    let points = points.join(",\n  ");
+    format!(
+        "[[device]]\nname = \"{name}\"\ndriver = \"modbus\"\nconnection = {connection}\n{keys}\npoints = [\n  {points}\n]\n\n"
+    )
+}
+
+/// Topic of a point, or of a status with `point = "status"`.
+pub(crate) fn topic(device: &str, point: &str) -> String {
+    format!("busbar/{}/{device}/{point}", busbar_tests::gateway::HOST)
+}
+
+/// The quality text of a sample.
+pub(crate) fn quality(sample: &Value) -> &str {
+    sample["quality"].as_str().unwrap_or_default()
+}
+
+/// Milliseconds since 1970 UTC.
+pub(crate) fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}
