@@ -5,9 +5,10 @@
 //! Both types are cheap to clone and may be moved into tasks of the plugin's own.
 
 use std::{
+    future::Future,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -20,7 +21,11 @@ use busbar_contract::{
     value::{hex, unhex},
 };
 use serde_json::Value as Json;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tracing::Instrument;
 
 use crate::{Error, Result, Update};
 
@@ -50,8 +55,32 @@ pub(crate) struct Shared {
     pub(crate) out: mpsc::Sender<Out>,
     pub(crate) cancel: watch::Receiver<bool>,
     pub(crate) asks: AtomicU64,
+    pub(crate) tasks: Tasks,
     pub(crate) cache_dir: PathBuf,
     pub(crate) host_minor: u32,
+}
+
+/// Tasks started by plugin code. None outlives its session.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks(Mutex<JoinSet<()>>);
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task.in_current_span());
+    }
+
+    /// Ends them all, and waits until they are gone.
+    pub(crate) async fn end(&self) {
+        let mut tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+
+    /// Ends them all, soon.
+    pub(crate) fn abort(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
 }
 
 impl Shared {
@@ -209,6 +238,12 @@ impl Context {
         self.shared.is_cancelled()
     }
 
+    /// Starts a task of the plugin's own, in the plugin's runtime and with the device's logs. It is aborted when the
+    /// session ends: sockets that it holds do not outlive the session.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shared.tasks.spawn(task);
+    }
+
     /// Folder for large expendable files of this plugin; empty when the host gives none.
     #[must_use]
     pub fn cache_dir(&self) -> &Path {
@@ -316,6 +351,12 @@ impl SinkContext {
     /// Ready when the instance stops.
     pub async fn cancelled(&self) {
         self.shared.cancelled().await;
+    }
+
+    /// Starts a task of the plugin's own, in the plugin's runtime and with the device's logs. It is aborted when the
+    /// session ends: sockets that it holds do not outlive the session.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shared.tasks.spawn(task);
     }
 
     /// Folder for large expendable files of this plugin; empty when the host gives none.

@@ -9,13 +9,18 @@
 //! host  <--push/event------  bounded outbox <--  (deadlines, panics, R1-R9)  <--  Context, Readings
 //! ```
 
+mod check;
 mod context;
 mod driver;
 mod error;
+mod export;
+mod guard;
 mod reading;
+mod runtime;
 mod secret;
 mod sink;
 pub mod time;
+mod trace;
 
 pub use busbar_contract as contract;
 pub use busbar_contract::{
@@ -32,7 +37,17 @@ pub use driver::{
     PointInfo, Subscription,
 };
 pub use error::{Error, Result};
+pub use export::SDK_BUILD;
+pub use guard::guard;
 pub use reading::{Reading, Readings, Update};
 pub use secret::Secret;
 pub use sink::{Delivery, Link, PointList, PointsChange, Record, RoutedPoint, Sink, SinkCheck};
 pub use {schemars, serde_json, tokio, tracing};
+
+#[doc(hidden)]
+pub use export::names as __private;
+
+/// Runs code that blocks (a file, a C library) on a thread of its own, so that the plugin's only worker stays free.
+pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(f).await.map_err(|error| Error::bug(format!("blocking code: {error}")))
+}

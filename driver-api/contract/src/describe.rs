@@ -142,6 +142,30 @@ const fn one() -> u32 {
     1
 }
 
+/// Keys of a point that belong to the host. In [`CheckInput::points`] and in `BindPoint::spec` the SDK takes them away
+/// before the driver reads the rest, so a driver's point type names only its own keys (`address`, `type`, ...).
+pub const HOST_POINT_KEYS: [&str; 19] = [
+    "name",
+    "enabled",
+    "unit",
+    "scale",
+    "offset",
+    "invert",
+    "range",
+    "write_range",
+    "deadband",
+    "writable",
+    "poll_interval",
+    "stale_after",
+    "invalid_after",
+    "interlock",
+    "class",
+    "description",
+    "group",
+    "labels",
+    "repeat",
+];
+
 /// Input of CHECK: one device, or one sink.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
