@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use busbar_core::model::{
-    Backoff, Block, Device, Host, Interlock, Isolation, Plugin, PluginKind, Point, Queue, Route, Send, Sink, Site,
-    SystemRoute,
+    Backoff, Block, Device, Host, Interlock, Isolation, Plugin, PluginKind, Point, Queue, Route, Send, Sink,
+    Site, SystemRoute,
 };
 use serde_json::json;
 
