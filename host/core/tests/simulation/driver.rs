@@ -50,6 +50,7 @@ pub(crate) struct Attached {
 /// One open instance.
 #[derive(Debug, Default)]
 pub(crate) struct Instance {
+    pub(crate) id: u64,
     pub(crate) devices: BTreeMap<u32, Attached>,
     /// Requests that wait for their completion.
     pub(crate) pending: BTreeSet<u64>,
@@ -92,7 +93,6 @@ fn done(instance: u64, request: u64, body: Done) -> Input {
 /// Answers one request. `wall_ns` stamps the samples, `counter` makes values differ.
 pub(crate) fn answer(
     rng: &mut Rng,
-    id: u64,
     instance: &mut Instance,
     behind: &[Behind],
     request: u64,
@@ -100,6 +100,7 @@ pub(crate) fn answer(
     wall_ns: i64,
     counter: &mut u64,
 ) -> Plan {
+    let id = instance.id;
     instance.pending.insert(request);
     match body {
         Request::Attach(attach) => {

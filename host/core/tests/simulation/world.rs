@@ -280,7 +280,7 @@ impl World {
             self.fail("an instance is opened in a plugin that is not loaded");
         }
         if plugin == DRIVER {
-            self.instances.insert(instance, Instance::default());
+            self.instances.insert(instance, Instance { id: instance, ..Instance::default() });
         } else {
             let sink = &mut self.sinks[plugin - DURABLE];
             sink.gone();
@@ -309,16 +309,7 @@ impl World {
             return;
         }
         let wall = self.now.wall_ns;
-        let plan = driver::answer(
-            &mut self.rng,
-            instance,
-            open,
-            &self.behind,
-            request,
-            &body,
-            wall,
-            &mut self.counter,
-        );
+        let plan = driver::answer(&mut self.rng, open, &self.behind, request, &body, wall, &mut self.counter);
         self.plan(plan);
     }
 
