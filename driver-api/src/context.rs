@@ -30,9 +30,9 @@ use tracing::Instrument;
 use crate::{Error, Result, Update};
 
 /// Longest key of the durable state, bytes.
-pub const MAX_STATE_KEY: usize = 128;
+pub(crate) const MAX_STATE_KEY: usize = 128;
 /// Largest value of the durable state, bytes.
-pub const MAX_STATE_VALUE: usize = 1024 * 1024;
+pub(crate) const MAX_STATE_VALUE: usize = 1024 * 1024;
 /// Entries per page of a browse.
 const PAGE_ENTRIES: usize = 100;
 /// Answers to one command that may wait for the plugin; a command has at most three stages.
