@@ -1,1 +1,9 @@
-//! Busbar host.
+//! Busbar host: the edges of the core, the command line, the admin listener and the control socket.
+
+pub mod admin;
+pub mod control;
+pub mod edge;
+pub mod lock;
+pub mod logging;
+pub mod notify;
+pub mod rows;

@@ -1,0 +1,253 @@
+//! Routes of the admin listener.
+//!
+//! `/healthz`, `/readyz` and `/metrics` are open; `/api` needs the bearer token, except GET with `anonymous_read`. What
+//! changes something (POST) always needs the token and is audited with the client's address.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use axum::{
+    Json, Router,
+    body::to_bytes,
+    extract::{Path, Query, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use busbar_contract::{Action, Answer, Origin, Stage};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    auth::Token,
+    metrics::{self, Figures},
+    process::Process,
+};
+use crate::{
+    control::{
+        protocol::{Call, Line},
+        service,
+    },
+    edge::{CoreHandle, NotAnswered},
+    rows,
+};
+
+/// Largest body of a request, bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct App {
+    /// The way to the core.
+    pub core: CoreHandle,
+    /// Guards `/api`.
+    pub token: Token,
+    /// GET needs no token.
+    pub anonymous_read: bool,
+    /// When the host started.
+    pub started: Instant,
+}
+
+/// Who is connected; put into every request by the listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// The routes.
+pub fn router(app: App) -> Router {
+    let app = Arc::new(app);
+    let api = Router::new()
+        .route("/points", get(points))
+        .route("/points/{device}/{point}", get(point))
+        .route("/points/{device}/{point}/command", post(command))
+        .route("/devices", get(devices))
+        .route("/plugins", get(plugins))
+        .route("/sinks", get(sinks))
+        .route("/commands/lock", post(lock))
+        .route("/commands/unlock", post(unlock))
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize));
+    Router::new()
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(document))
+        .nest("/api/v1", api)
+        .fallback(not_found)
+        .with_state(app)
+}
+
+type Shared = State<Arc<App>>;
+
+fn error(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, Json(json!({ "error": text.into() }))).into_response()
+}
+
+async fn not_found() -> Response {
+    error(StatusCode::NOT_FOUND, "expected /healthz, /readyz, /metrics or /api/v1/{points,devices,plugins,sinks}")
+}
+
+async fn authorize(State(app): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if app.token.allows(sent) || (reads && app.anonymous_read && sent.is_none()) {
+        return next.run(request).await;
+    }
+    let text = "expected the header Authorization: Bearer TOKEN with the token in data_dir/admin.token";
+    let mut response = error(StatusCode::UNAUTHORIZED, text);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    response
+}
+
+async fn health(State(app): Shared) -> Response {
+    match app.core.query(|_, _| ()).await {
+        Ok(()) => "ok\n".into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct Strict {
+    strict: Option<String>,
+}
+
+async fn ready(State(app): Shared, Query(query): Query<Strict>) -> Response {
+    let strict = query.strict.is_some_and(|text| !matches!(text.as_str(), "false" | "0"));
+    let answer = app.core.query(move |core, _| core.ready(strict)).await;
+    match answer.map_err(|error| error.to_string()).and_then(|ready| ready) {
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+async fn document(State(app): Shared) -> Response {
+    let asked = app.core.query(|core, _| {
+        let names: Vec<String> = core.plugins().iter().map(|plugin| plugin.name.to_owned()).collect();
+        (core.metrics(), names)
+    });
+    let Ok((core, names)) = asked.await else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, NotAnswered.to_string());
+    };
+    let figures = Figures {
+        core,
+        plugins: names.into_iter().zip(app.core.plugin_facts()).collect(),
+        turns: app.core.turns(),
+        process: Process::read(),
+        uptime: app.started.elapsed(),
+    };
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(figures)).into_response()
+}
+
+#[derive(Deserialize)]
+struct OfDevice {
+    device: Option<String>,
+}
+
+async fn points(State(app): Shared, Query(query): Query<OfDevice>) -> Response {
+    let rows = app.core.query(move |core, _| service::points(core, query.device.as_deref())).await;
+    match rows {
+        Ok(Ok(rows)) => Json(rows).into_response(),
+        Ok(Err(text)) => error(StatusCode::NOT_FOUND, text),
+        Err(error_) => error(StatusCode::SERVICE_UNAVAILABLE, error_.to_string()),
+    }
+}
+
+async fn point(State(app): Shared, Path((device, point)): Path<(String, String)>) -> Response {
+    let name = format!("{device}/{point}");
+    let row = app.core.query(move |core, _| core.point(&name).map(|view| rows::point(&view)).ok_or(name)).await;
+    match row {
+        Ok(Ok(row)) => Json(row).into_response(),
+        Ok(Err(name)) => error(StatusCode::NOT_FOUND, format!("expected a configured point, found {name}")),
+        Err(error_) => error(StatusCode::SERVICE_UNAVAILABLE, error_.to_string()),
+    }
+}
+
+fn rows_response(rows: Result<Vec<Value>, NotAnswered>) -> Response {
+    rows.map_or_else(
+        |error_| error(StatusCode::SERVICE_UNAVAILABLE, error_.to_string()),
+        |rows| Json(rows).into_response(),
+    )
+}
+
+async fn devices(State(app): Shared) -> Response {
+    rows_response(app.core.query(|core, _| rows::devices(core)).await)
+}
+
+async fn plugins(State(app): Shared) -> Response {
+    let facts = app.core.plugin_facts();
+    rows_response(app.core.query(move |core, _| rows::plugins(core, &facts)).await)
+}
+
+async fn sinks(State(app): Shared) -> Response {
+    rows_response(app.core.query(|core, _| rows::sinks(core)).await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CommandBody {
+    #[serde(default)]
+    value: Value,
+    #[serde(default = "operate")]
+    action: Action,
+    #[serde(default)]
+    deadline_ms: u64,
+}
+
+const fn operate() -> Action {
+    Action::Operate
+}
+
+async fn command(
+    State(app): Shared,
+    Path((device, point)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let origin = origin(&request);
+    let Ok(body) = to_bytes(request.into_body(), MAX_BODY).await else {
+        return error(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {MAX_BODY} bytes"));
+    };
+    let CommandBody { value, action, deadline_ms } = match serde_json::from_slice(&body) {
+        Ok(body) => body,
+        Err(found) => {
+            return error(StatusCode::BAD_REQUEST, format!("expected {{\"value\": ...}} as JSON, found: {found}"));
+        }
+    };
+    let call = Call::Command { point: format!("{device}/{point}"), action, value, deadline_ms };
+    run(&app, call, origin).await
+}
+
+async fn lock(State(app): Shared, request: Request) -> Response {
+    run(&app, Call::Lock, origin(&request)).await
+}
+
+async fn unlock(State(app): Shared, request: Request) -> Response {
+    run(&app, Call::Unlock, origin(&request)).await
+}
+
+fn origin(request: &Request) -> Origin {
+    let client = request.extensions().get::<Peer>().map(|peer| peer.0.to_string()).unwrap_or_default();
+    Origin { sink: "api".into(), client, ..Origin::default() }
+}
+
+/// Runs a call to its end and answers with the last line.
+async fn run(app: &App, call: Call, origin: Origin) -> Response {
+    let mut running = service::start(&app.core, call, origin).await;
+    let mut last = None;
+    while let Some(line) = running.next().await {
+        last = Some(line);
+    }
+    match last {
+        Some(Line::Stage { answer }) => (status(&answer), Json(answer)).into_response(),
+        Some(Line::Done) => Json(json!({ "done": true })).into_response(),
+        Some(Line::Failed { text, usage: true }) => error(StatusCode::NOT_FOUND, text),
+        Some(Line::Failed { text, usage: false }) => error(StatusCode::SERVICE_UNAVAILABLE, text),
+        _ => error(StatusCode::INTERNAL_SERVER_ERROR, "the host gave no answer: this is a bug of Busbar"),
+    }
+}
+
+/// A command that was not executed is no success, and one that nobody knows of is neither.
+const fn status(answer: &Answer) -> StatusCode {
+    match answer.stage {
+        Stage::Selected | Stage::Accepted | Stage::Finished => StatusCode::OK,
+        Stage::Refused => StatusCode::CONFLICT,
+        Stage::Unknown => StatusCode::GATEWAY_TIMEOUT,
+    }
+}

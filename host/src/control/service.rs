@@ -1,0 +1,223 @@
+//! What a call does: the one place behind the control socket, the direct mode of the command line, and the API.
+
+use std::time::Duration;
+
+use busbar_contract::Origin;
+use busbar_core::{
+    Core,
+    input::{Ask, OperatorCommand},
+    output::Reply,
+};
+
+use super::protocol::{Call, Line};
+use crate::{
+    edge::{CoreHandle, Replies},
+    rows,
+};
+
+/// Longest time limit a client may ask for.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(600);
+/// Room beyond a request's own time limit before its answer is given up.
+const GRACE: Duration = Duration::from_secs(5);
+/// Time limit where the request has none of its own: the core answers these itself, or by the device's time-out.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
+
+/// A call under way.
+pub struct Running {
+    state: State,
+    limit: Duration,
+}
+
+enum State {
+    /// One line is left to say.
+    Answered(Option<Line>),
+    Waiting(Replies),
+}
+
+/// Starts a call. `origin` is who asks, for commands and the audit log.
+pub async fn start(core: &CoreHandle, call: Call, origin: Origin) -> Running {
+    let limit = limit(&call);
+    let state = match rows_of(core, &call).await {
+        Some(line) => State::Answered(Some(line)),
+        None => ask_core(core, call, origin).await,
+    };
+    Running { state, limit }
+}
+
+impl Running {
+    /// The next line; `None` after the last one.
+    pub async fn next(&mut self) -> Option<Line> {
+        match &mut self.state {
+            State::Answered(line) => line.take(),
+            State::Waiting(replies) => {
+                let line = match tokio::time::timeout(self.limit, replies.next()).await {
+                    Ok(Some(reply)) => line(reply),
+                    Ok(None) => Line::failed("the host gave no answer: it is stopping, or the answer was read too slowly"),
+                    Err(_) => Line::failed(format!("no answer within {} s", self.limit.as_secs())),
+                };
+                if line.is_last() {
+                    self.state = State::Answered(None);
+                }
+                Some(line)
+            }
+        }
+    }
+}
+
+fn line(reply: Reply) -> Line {
+    match reply {
+        Reply::Command(answer) => Line::Stage { answer },
+        Reply::Readings(readings) => Line::Readings { rows: readings.iter().map(rows::reading).collect() },
+        Reply::Page(entries) => Line::Page { entries },
+        Reply::Done => Line::Done,
+        Reply::Failed(text) => Line::failed(text),
+    }
+}
+
+fn limit(call: &Call) -> Duration {
+    let own = match call {
+        Call::Read { deadline_ms, .. } | Call::Browse { deadline_ms, .. } => *deadline_ms,
+        Call::Command { deadline_ms, .. } => *deadline_ms,
+        _ => 0,
+    };
+    if own == 0 { DEFAULT_LIMIT } else { Duration::from_millis(own).min(MAX_DEADLINE) + GRACE }
+}
+
+/// Answers that are only a look at the core.
+async fn rows_of(core: &CoreHandle, call: &Call) -> Option<Line> {
+    let rows = match call {
+        Call::Points { device } => {
+            let device = device.clone();
+            core.query(move |core, _| points(core, device.as_deref())).await
+        }
+        Call::Devices => core.query(|core, _| Ok(rows::devices(core))).await,
+        Call::Sinks => core.query(|core, _| Ok(rows::sinks(core))).await,
+        Call::Plugins => {
+            let facts = core.plugin_facts();
+            core.query(move |core, _| Ok(rows::plugins(core, &facts))).await
+        }
+        _ => return None,
+    };
+    Some(match rows {
+        Ok(Ok(rows)) => Line::Rows { rows },
+        Ok(Err(usage)) => Line::usage(usage),
+        Err(error) => Line::failed(error.to_string()),
+    })
+}
+
+/// Points of one device or all, or what is wrong with the question.
+pub fn points(core: &Core, device: Option<&str>) -> Result<Vec<serde_json::Value>, String> {
+    match device {
+        Some(device) if !device.starts_with('@') => known_device(core, device)?,
+        _ => {}
+    }
+    Ok(rows::points(core, device, true))
+}
+
+async fn ask_core(core: &CoreHandle, call: Call, origin: Origin) -> State {
+    let failed = |line| State::Answered(Some(line));
+    let asked = call.clone();
+    match core.query(move |core, _| known(core, &asked)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(usage)) => return failed(Line::usage(usage)),
+        Err(error) => return failed(Line::failed(error.to_string())),
+    }
+    let Some(ask) = ask(call, origin) else { return failed(Line::usage("this call asks nothing of the core")) };
+    match core.ask(ask) {
+        Ok(replies) => State::Waiting(replies),
+        Err(error) => failed(Line::failed(error.to_string())),
+    }
+}
+
+fn ask(call: Call, origin: Origin) -> Option<Ask> {
+    let bounded = |deadline_ms: u64| deadline_ms.min(u64::try_from(MAX_DEADLINE.as_millis()).unwrap_or(u64::MAX));
+    Some(match call {
+        Call::Read { device, points, deadline_ms } => {
+            Ask::Read { device, points, deadline_ms: bounded(deadline_ms) }
+        }
+        Call::Command { point, action, value, deadline_ms } => Ask::Command(OperatorCommand {
+            point,
+            action,
+            value,
+            origin,
+            deadline_ms: bounded(deadline_ms),
+        }),
+        Call::Browse { device, arguments, deadline_ms } => {
+            Ask::Browse { device, arguments, deadline_ms: bounded(deadline_ms) }
+        }
+        Call::Lock => Ask::Lock(origin),
+        Call::Unlock => Ask::Unlock(origin),
+        Call::Block { point } => Ask::Block(point, origin),
+        Call::Unblock { point } => Ask::Unblock(point, origin),
+        Call::Substitute { point, value } => Ask::Substitute(point, value, origin),
+        Call::Maintenance { device, on } => Ask::Maintenance(device, on, origin),
+        Call::FrameLog { device, on } => Ask::FrameLog(device, on),
+        Call::Points { .. } | Call::Devices | Call::Plugins | Call::Sinks => return None,
+    })
+}
+
+/// Names that do not exist are the caller's mistake, with the names that do.
+fn known(core: &Core, call: &Call) -> Result<(), String> {
+    match call {
+        Call::Read { device, points, .. } => {
+            known_device(core, device)?;
+            points.iter().try_for_each(|point| known_point(core, &format!("{device}/{point}")))
+        }
+        Call::Browse { device, .. } | Call::Maintenance { device, .. } | Call::FrameLog { device, .. } => {
+            known_device(core, device)
+        }
+        Call::Command { point, .. }
+        | Call::Block { point }
+        | Call::Unblock { point }
+        | Call::Substitute { point, .. } => known_point(core, point),
+        _ => Ok(()),
+    }
+}
+
+fn known_device(core: &Core, device: &str) -> Result<(), String> {
+    let names: Vec<&str> = core.site().devices.iter().map(|device| device.name.as_str()).collect();
+    if names.contains(&device) {
+        return Ok(());
+    }
+    Err(format!("expected the name of a configured device, found {device}; {}", listed(&names)))
+}
+
+fn known_point(core: &Core, point: &str) -> Result<(), String> {
+    let Some((device, name)) = point.split_once('/') else {
+        return Err(format!("expected DEVICE/POINT, found {point}"));
+    };
+    known_device(core, device)?;
+    let devices = &core.site().devices;
+    let points = devices.iter().find(|known| known.name == device).map_or(&[][..], |device| &device.points);
+    let names: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    Err(format!("expected a point of {device}, found {name}; {}", listed(&names)))
+}
+
+/// Names shown in a message.
+const LISTED: usize = 12;
+
+fn listed(names: &[&str]) -> String {
+    match names.len() {
+        0 => "there are none".to_owned(),
+        count if count > LISTED => {
+            let first: Vec<&str> = names.iter().take(LISTED).copied().collect();
+            format!("there are {count}: {}, ...", first.join(", "))
+        }
+        _ => format!("there are: {}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_of_names_are_cut() {
+        assert_eq!(listed(&[]), "there are none");
+        assert_eq!(listed(&["a", "b"]), "there are: a, b");
+        assert!(listed(&["x"; 500]).len() < 80);
+    }
+}

@@ -1,0 +1,295 @@
+//! The one thread that owns the core: inputs in, steps, outputs out.
+//!
+//! Each turn takes everything that waits (up to [`BURST`]) before any output is carried out, so that the answers of one
+//! tick cost one turn and not one each. Nothing on this thread waits for a plugin, a disk, a socket or an operator; the
+//! calls into plugins that are made here (`submit`, `deliver`, `stop`) only enqueue by contract (R2). What an output
+//! brings back at once (not taken, queue full) becomes an input of the next turn.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use busbar_contract::{Event, Request, describe::Open};
+use busbar_core::{Core, Input, Output};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::{
+    clock::{CLOCK_CHECK, Clock, synchronised},
+    disk::{Disk, Job},
+    inbox::{Inbox, Item},
+    instances::Instances,
+    names::Names,
+    operators::Operators,
+    plugin_log::write_line,
+    plugins::{News, Plugins},
+};
+
+/// Inputs taken in one turn.
+const BURST: usize = 4_096;
+/// Time for instances to stop: sinks say goodbye and deliver what they can.
+const STOP_TIME: Duration = Duration::from_secs(7);
+
+/// Figures of the core thread for `/metrics`.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    /// Turns, that is wake-ups.
+    pub(crate) turns: AtomicU64,
+    /// Inputs.
+    pub(crate) inputs: AtomicU64,
+    /// Longest turn, nanoseconds.
+    pub(crate) longest_ns: AtomicU64,
+}
+
+/// Everything the core thread owns.
+pub(crate) struct CoreThread {
+    pub(crate) core: Core,
+    pub(crate) clock: Clock,
+    pub(crate) queue: Receiver<Item>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) names: Arc<Names>,
+    pub(crate) plugins: Plugins,
+    pub(crate) disk: Disk,
+    pub(crate) instances: Instances,
+    pub(crate) operators: Operators,
+    pub(crate) turns: Arc<Turns>,
+    /// What outputs brought back at once.
+    pub(crate) backlog: VecDeque<Input>,
+    pub(crate) outputs: Vec<Output>,
+    /// When the kernel's clock is asked next, and what it said last.
+    pub(crate) next_clock_check: Instant,
+    pub(crate) synchronised: Option<bool>,
+    /// Set by shutdown: the thread ends then at the latest.
+    pub(crate) stop_at: Option<Instant>,
+}
+
+impl CoreThread {
+    /// Runs until the core has stopped after a shutdown.
+    pub(crate) fn run(mut self) {
+        self.plugins.load_all();
+        while !self.is_finished() {
+            let first = self.wait();
+            let begun = Instant::now();
+            self.take_all(first);
+            self.check_clock(begun);
+            self.tick();
+            self.carry_out();
+            self.count(begun);
+        }
+        self.end();
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stop_at.is_some_and(|deadline| self.core.is_stopped() || Instant::now() >= deadline)
+    }
+
+    /// The next item, or nothing when it is time for a tick.
+    fn wait(&mut self) -> Option<Item> {
+        if !self.backlog.is_empty() {
+            return self.queue.try_recv().ok();
+        }
+        let wake = self.core.next_wake().and_then(|ns| self.clock.instant(ns));
+        let until = wake.unwrap_or(self.next_clock_check).min(self.next_clock_check);
+        let until = self.stop_at.map_or(until, |deadline| until.min(deadline));
+        match self.queue.recv_deadline(until) {
+            Ok(item) => Some(item),
+            // The inbox is held by this thread too, so its senders never all go away.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn take_all(&mut self, first: Option<Item>) {
+        for _ in 0..BURST {
+            let Some(input) = self.backlog.pop_front() else { break };
+            self.step(input);
+        }
+        let mut next = first;
+        for _ in 0..BURST {
+            let Some(item) = next else { break };
+            self.take(item);
+            next = self.queue.try_recv().ok();
+        }
+        if let Some(item) = next {
+            self.take(item);
+        }
+    }
+
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Plugin(room, input) => {
+                drop(room);
+                self.step(input);
+            }
+            Item::Host(input) => self.step(input),
+            Item::Ask(asked) => {
+                if let Some(input) = self.operators.admit(asked) {
+                    self.step(input);
+                }
+            }
+            Item::Query(look) => look(&self.core, self.clock.now()),
+            Item::News(news) => self.take_news(news),
+        }
+    }
+
+    fn take_news(&mut self, news: News) {
+        let input = match news {
+            News::Loaded { plugin, start, handle, ready } => self.plugins.loaded(plugin, start, handle, ready),
+            News::Failed { plugin, start, reason } | News::Down { plugin, start, reason } => {
+                self.plugins.down(plugin, start, reason)
+            }
+            News::Opened { instance, handle } => {
+                let inputs = self.instances.opened(instance, handle);
+                self.backlog.extend(inputs);
+                None
+            }
+            News::OpenFailed { instance, reason } => Some(Input::OpenFailed { instance, reason }),
+        };
+        if let Some(input) = input {
+            self.step(input);
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        self.turns.inputs.fetch_add(1, Ordering::Relaxed);
+        let ended = match &input {
+            Input::Event { instance, event: Event::Stopped, .. } | Input::OpenFailed { instance, .. } => {
+                Some(*instance)
+            }
+            Input::PluginFailed { plugin, .. } => {
+                self.abandon_instances(*plugin);
+                None
+            }
+            Input::Shutdown => {
+                self.stop_at.get_or_insert(Instant::now() + STOP_TIME);
+                None
+            }
+            _ => None,
+        };
+        let now = self.clock.now();
+        self.core.step(now, input, &mut self.outputs);
+        if let Some(instance) = ended {
+            self.forget(instance);
+        }
+    }
+
+    fn forget(&mut self, instance: u64) {
+        if let Some(plugin) = self.instances.remove(instance) {
+            self.inbox.forget(plugin, instance);
+            self.names.forget_instance(instance);
+        }
+    }
+
+    fn abandon_instances(&mut self, plugin: usize) {
+        for instance in self.instances.abandon_plugin(plugin) {
+            self.inbox.forget(plugin, instance);
+            self.names.forget_instance(instance);
+        }
+    }
+
+    fn tick(&mut self) {
+        let due = self.core.next_wake().is_some_and(|wake| wake <= self.clock.now().mono_ns);
+        if due {
+            self.step(Input::Tick);
+        }
+    }
+
+    fn check_clock(&mut self, now: Instant) {
+        if now < self.next_clock_check {
+            return;
+        }
+        self.next_clock_check = now + CLOCK_CHECK;
+        let synchronised = synchronised();
+        if self.synchronised != Some(synchronised) {
+            self.synchronised = Some(synchronised);
+            self.step(Input::Clock { synchronised });
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let mut opens: Vec<(usize, u64, Open)> = Vec::new();
+        for output in outputs.drain(..) {
+            match output {
+                Output::Open { plugin, instance, config } => {
+                    self.names.note_instance(instance, name_of(&config));
+                    self.instances.opening(instance, plugin);
+                    opens.push((plugin, instance, config));
+                }
+                output => self.carry_one(output),
+            }
+        }
+        self.open_all(opens);
+        // Keeps its room for the next turn.
+        if self.outputs.is_empty() {
+            self.outputs = outputs;
+        }
+    }
+
+    fn carry_one(&mut self, output: Output) {
+        let answer = match output {
+            Output::Submit { .. } | Output::Deliver { .. } | Output::Stop { .. } => {
+                if let Output::Submit { body: Request::Attach(attach), .. } = &output {
+                    self.names.note_device(attach.device, &attach.name);
+                }
+                self.instances.send(output)
+            }
+            Output::Abandon { plugin, reason } => {
+                self.abandon_instances(plugin);
+                self.plugins.abandon(plugin, &reason)
+            }
+            Output::Audit { audit, line } => self.disk.submit(Job::Audit { audit, line }),
+            Output::Store { store, owner, key, action } => {
+                self.disk.submit(Job::Store { store, owner, key, action })
+            }
+            Output::Reply { id, reply } => {
+                self.operators.answer(id, reply);
+                None
+            }
+            Output::Log(line) => {
+                write_line(&line);
+                None
+            }
+            // Handled by the caller.
+            Output::Open { .. } => None,
+        };
+        self.backlog.extend(answer);
+    }
+
+    fn open_all(&mut self, mut opens: Vec<(usize, u64, Open)>) {
+        while let Some((plugin, ..)) = opens.first() {
+            let plugin = *plugin;
+            let (these, others) = opens.into_iter().partition(|(of, ..)| *of == plugin);
+            let these: Vec<(usize, u64, Open)> = these;
+            self.plugins.open(plugin, these.into_iter().map(|(_, instance, config)| (instance, config)).collect());
+            opens = others;
+        }
+    }
+
+    fn count(&self, begun: Instant) {
+        let ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.turns.turns.fetch_add(1, Ordering::Relaxed);
+        self.turns.longest_ns.fetch_max(ns, Ordering::Relaxed);
+    }
+
+    fn end(self) {
+        if !self.core.is_stopped() {
+            tracing::warn!("not everything stopped within {} s and is left behind", STOP_TIME.as_secs());
+        }
+        drop(self.instances);
+        for name in self.plugins.shutdown() {
+            tracing::warn!(plugin = name, "its runtime did not end in time and is left behind");
+        }
+        self.disk.finish();
+    }
+}
+
+fn name_of(config: &Open) -> &str {
+    match config {
+        Open::Driver { endpoint, .. } => endpoint,
+        Open::Sink { name, .. } => name,
+    }
+}

@@ -1,0 +1,150 @@
+//! The edge of the core: threads, plugins, disk and clocks around the pure state machine.
+//!
+//! ```text
+//!  plugins --push,event--> [ inbox, bounded ] --> core thread --submit,deliver--> plugins
+//!  disk, operators, API --^                        |  |   \--jobs--> disk thread --outcome--> inbox
+//!                                                  |  \--open, load--> helper threads --news--> inbox
+//!                                                  \--replies--> whoever asked
+//! ```
+//!
+//! Threads: one for the core, one for the disk; helper threads exist only while a plugin is loaded, opened or ended.
+
+mod audit;
+mod callbacks;
+mod clock;
+mod core_thread;
+mod disk;
+mod handle;
+mod inbox;
+mod instances;
+mod names;
+mod operators;
+mod plugin_log;
+mod plugins;
+pub(crate) mod store;
+
+
+pub use audit::AUDIT_FILE;
+pub use handle::{CoreHandle, NotAnswered, PluginFacts, Replies, TurnFigures};
+
+use std::{collections::VecDeque, path::Path, sync::Arc, thread::JoinHandle, time::Instant};
+
+use busbar_core::{Core, Input, Switches, model::Site, switches};
+use busbar_loader::{Launcher, Probed};
+
+use self::{
+    clock::Clock,
+    core_thread::{CoreThread, Turns},
+    disk::Disk,
+    inbox::{Inbox, Item},
+    instances::Instances,
+    names::Names,
+    operators::Operators,
+    plugins::{Plugins, Shared, cache_dir},
+    store::{FileStore, StateStore},
+};
+
+/// What the edge starts from.
+pub struct Start<'a> {
+    /// The configuration.
+    pub site: Site,
+    /// One entry per plugin of the site: what its probe found, or why it cannot be used.
+    pub probed: Vec<Result<Probed, String>>,
+    /// Locked by the caller.
+    pub data_dir: &'a Path,
+    /// How workers are started.
+    pub launcher: Launcher,
+    /// Log level given to plugins.
+    pub log_level: String,
+}
+
+/// The running edge.
+pub struct Edge {
+    handle: CoreHandle,
+    thread: JoinHandle<()>,
+}
+
+impl Edge {
+    /// Starts the core and begins to load the plugins; returns at once.
+    pub fn start(start: Start<'_>) -> Result<Self, String> {
+        let Start { site, probed, data_dir, launcher, log_level } = start;
+        let (inbox, queue) = Inbox::new();
+        let names: Arc<Names> = Arc::default();
+        let shared = Shared {
+            inbox: Arc::clone(&inbox),
+            names: Arc::clone(&names),
+            launcher,
+            log_level,
+            cache_dir: cache_dir(data_dir),
+        };
+        let plugins = Plugins::new(&site, probed, shared);
+        let answers = Arc::clone(&inbox);
+        let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(input)))?;
+        let clock = Clock::new();
+        let turns: Arc<Turns> = Arc::default();
+        let handle = CoreHandle::new(Arc::clone(&inbox), plugins.registry(), Arc::clone(&turns));
+        let core = Core::new(site, read_switches(data_dir), seed(), clock.now());
+        let thread = CoreThread {
+            core,
+            clock,
+            queue,
+            inbox,
+            names,
+            plugins,
+            disk,
+            instances: Instances::default(),
+            operators: Operators::default(),
+            turns,
+            backlog: VecDeque::new(),
+            outputs: Vec::new(),
+            next_clock_check: Instant::now(),
+            synchronised: None,
+            stop_at: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("busbar-core".into())
+            .spawn(move || thread.run())
+            .map_err(|error| format!("the core thread could not be started: {error}"))?;
+        Ok(Self { handle, thread })
+    }
+
+    /// The way to the core.
+    #[must_use]
+    pub fn handle(&self) -> CoreHandle {
+        self.handle.clone()
+    }
+
+    /// The core thread has ended; before [`Edge::stop`] that is a bug.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Stops in order: drivers, sinks, plugins, disk. Bounded to about ten seconds.
+    pub fn stop(self) -> Result<(), String> {
+        self.handle.send(Item::Host(Input::Shutdown));
+        self.thread.join().map_err(|_| "the core thread panicked: this is a bug of Busbar".to_owned())
+    }
+}
+
+/// The persisted switches. A host that cannot read them starts with commands locked: an operator may have locked them.
+fn read_switches(data_dir: &Path) -> Switches {
+    let stored = FileStore::new(data_dir).get(switches::OWNER, switches::KEY);
+    match stored.and_then(|bytes| bytes.map_or_else(|| Ok(Switches::default()), |bytes| Switches::parse(&bytes))) {
+        Ok(switches) => switches,
+        Err(error) => {
+            tracing::error!("{error}; commands are locked until `busbar unlock`");
+            Switches::locked_down()
+        }
+    }
+}
+
+/// Feeds the jitter of back-off and phases: different on every start, so that a hundred gateways that lose power
+/// together do not come back in step.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => u64::from(std::process::id()),
+    }
+}

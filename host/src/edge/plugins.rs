@@ -1,0 +1,389 @@
+//! Plugins from the edge's side: loading, restarting, giving up. All of it on helper threads, so a plugin that hangs
+//! in `init` or `open` keeps nobody waiting (G6), and all plugins load at the same time.
+//!
+//! A worker process that dies is started again after a pause that doubles; after [`MAX_CRASHES`] deaths within
+//! [`CRASH_WINDOW`] it stays failed until the host is restarted. A plugin in the host's own process is never started
+//! twice: what makes it fail (a hang, a refused start) would stay in the process.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use busbar_contract::{
+    Endpoint,
+    describe::{InitOptions, Open},
+    op,
+};
+use busbar_core::{
+    Input,
+    input::PluginReady,
+    model::{Isolation, Plugin as PluginModel, Site},
+};
+use busbar_loader::{Instance, Launcher, Plugin, Probed};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde_json::Value as Json;
+
+use super::{
+    callbacks::Callbacks,
+    handle::PluginFacts,
+    inbox::{Inbox, Item},
+    names::Names,
+};
+
+/// Deaths of a worker within [`CRASH_WINDOW`] after which it is not started again.
+pub(crate) const MAX_CRASHES: usize = 5;
+/// See [`MAX_CRASHES`].
+pub(crate) const CRASH_WINDOW: Duration = Duration::from_secs(60);
+/// Pause before the first restart of a worker; doubles with each further death in the window.
+const RESTART_PAUSE: Duration = Duration::from_millis(250);
+/// Time for a plugin's runtime to end after its instances have stopped.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
+
+/// What helper threads tell the core thread.
+pub(crate) enum News {
+    Loaded { plugin: usize, start: u64, handle: Arc<Plugin>, ready: Box<PluginReady> },
+    Failed { plugin: usize, start: u64, reason: String },
+    Down { plugin: usize, start: u64, reason: String },
+    Opened { instance: u64, handle: Instance },
+    OpenFailed { instance: u64, reason: String },
+}
+
+/// What is known of each plugin, by its index in the site; shared with the API.
+#[derive(Default)]
+pub(crate) struct Registry(RwLock<Vec<Known>>);
+
+#[derive(Default, Clone)]
+struct Known {
+    probed: Option<Probed>,
+    handle: Option<Arc<Plugin>>,
+}
+
+impl Registry {
+    /// Facts by plugin index.
+    pub(crate) fn facts(&self) -> Vec<PluginFacts> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        known.iter().map(facts).collect()
+    }
+}
+
+fn facts(known: &Known) -> PluginFacts {
+    let Some(probed) = &known.probed else { return PluginFacts::default() };
+    let protocol = probed.describe.protocol;
+    PluginFacts {
+        file: probed.staged.source.clone(),
+        sha256: probed.staged.sha256.clone(),
+        abi: format!("{}/{}.{}", busbar_abi::ABI, protocol.major, protocol.minor),
+        description: probed.describe.description.clone(),
+        worker_pid: known.handle.as_ref().and_then(|handle| handle.worker_pid()),
+        boundary: known.handle.as_ref().map(|handle| handle.stats()).unwrap_or_default(),
+    }
+}
+
+/// What all plugins of this host share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) names: Arc<Names>,
+    pub(crate) launcher: Launcher,
+    pub(crate) log_level: String,
+    pub(crate) cache_dir: PathBuf,
+}
+
+/// All plugins of the site; owned by the core thread.
+pub(crate) struct Plugins {
+    entries: Vec<Entry>,
+    shared: Shared,
+    registry: Arc<Registry>,
+    /// Dropped at the end: wakes and ends restart threads.
+    stop: Option<Sender<()>>,
+    stopped: Receiver<()>,
+}
+
+struct Entry {
+    model: PluginModel,
+    probed: Result<Probed, String>,
+    connections: Vec<(usize, Json)>,
+    handle: Option<Arc<Plugin>>,
+    /// Counts starts; news of an older one is stale.
+    start: u64,
+    crashes: VecDeque<Instant>,
+}
+
+impl Plugins {
+    /// `probed` has one entry per plugin of the site.
+    pub(crate) fn new(site: &Site, probed: Vec<Result<Probed, String>>, shared: Shared) -> Self {
+        let mut probed = probed.into_iter();
+        let missing = || Err("not examined: this is a bug of Busbar".to_owned());
+        let entries: Vec<Entry> = site
+            .plugins
+            .iter()
+            .map(|model| Entry {
+                model: model.clone(),
+                probed: probed.next().unwrap_or_else(missing),
+                connections: connections(site, model),
+                handle: None,
+                start: 0,
+                crashes: VecDeque::new(),
+            })
+            .collect();
+        let known =
+            entries.iter().map(|entry| Known { probed: entry.probed.clone().ok(), handle: None }).collect();
+        let (stop, stopped) = bounded(0);
+        let registry = Arc::new(Registry(RwLock::new(known)));
+        Self { entries, shared, registry, stop: Some(stop), stopped }
+    }
+
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry)
+    }
+
+    /// Starts loading all of them.
+    pub(crate) fn load_all(&mut self) {
+        for plugin in 0..self.entries.len() {
+            self.load(plugin, Duration::ZERO);
+        }
+    }
+
+    fn load(&mut self, plugin: usize, pause: Duration) {
+        let Some(entry) = self.entries.get_mut(plugin) else { return };
+        entry.start += 1;
+        let start = entry.start;
+        let task = Start {
+            plugin,
+            start,
+            model: entry.model.clone(),
+            probed: entry.probed.clone(),
+            connections: entry.connections.clone(),
+            handle: entry.handle.clone(),
+            shared: self.shared.clone(),
+        };
+        let stopped = self.stopped.clone();
+        let inbox = Arc::clone(&self.shared.inbox);
+        let spawned = spawn(&format!("load-{}", entry.model.name), move || {
+            // Ends early when the host stops meanwhile: the sender is dropped, nothing is ever sent.
+            if pause > Duration::ZERO && stopped.recv_timeout(pause).is_err_and(|error| error.is_disconnected()) {
+                return;
+            }
+            let inbox = Arc::clone(&task.shared.inbox);
+            inbox.send(Item::News(task.run()));
+        });
+        if let Err(reason) = spawned {
+            let news = Item::News(News::Failed { plugin, start, reason });
+            // The core thread itself must not wait; without room the plugin stays "declared", which is the truth.
+            let _ = inbox.try_send(news);
+        }
+    }
+
+    /// A plugin was loaded; the input for the core, unless the news is stale.
+    pub(crate) fn loaded(
+        &mut self,
+        plugin: usize,
+        start: u64,
+        handle: Arc<Plugin>,
+        ready: Box<PluginReady>,
+    ) -> Option<Input> {
+        let entry = self.entries.get_mut(plugin).filter(|entry| entry.start == start)?;
+        entry.handle = Some(Arc::clone(&handle));
+        if let Some(known) =
+            self.registry.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(plugin)
+        {
+            known.handle = Some(handle);
+        }
+        Some(Input::PluginReady(ready))
+    }
+
+    /// A start failed, or a worker died. The core is told, and a worker is started again.
+    pub(crate) fn down(&mut self, plugin: usize, start: u64, reason: String) -> Option<Input> {
+        let entry = self.entries.get_mut(plugin).filter(|entry| entry.start == start)?;
+        if entry.model.isolation == Isolation::InProcess || entry.probed.is_err() {
+            return Some(Input::PluginFailed { plugin, reason });
+        }
+        let reason = match after_crash(&mut entry.crashes, Instant::now()) {
+            Some(pause) => {
+                self.load(plugin, pause);
+                format!("{reason}; it is started again")
+            }
+            None => format!(
+                "{reason}; it died {MAX_CRASHES} times within {} s and stays down: report it to its maker, then restart Busbar",
+                CRASH_WINDOW.as_secs()
+            ),
+        };
+        Some(Input::PluginFailed { plugin, reason })
+    }
+
+    /// The core gave the plugin up: a worker is killed and started again, an in-process plugin is left alone.
+    pub(crate) fn abandon(&mut self, plugin: usize, reason: &str) -> Option<Input> {
+        let entry = self.entries.get(plugin)?;
+        let start = entry.start;
+        tracing::error!(plugin = entry.model.name, "given up: {reason}");
+        if let (Isolation::Process, Some(handle)) = (entry.model.isolation, entry.handle.clone()) {
+            // Kills the worker; its death is not news any more, because `down` counts a new start.
+            let _ = spawn("kill-worker", move || {
+                handle.shutdown(Duration::ZERO);
+            });
+            return self.down(plugin, start, reason.to_owned());
+        }
+        None
+    }
+
+    /// Opens instances on a helper thread, in the order given.
+    pub(crate) fn open(&self, plugin: usize, instances: Vec<(u64, Open)>) {
+        let inbox = Arc::clone(&self.shared.inbox);
+        let handle = self.entries.get(plugin).and_then(|entry| entry.handle.clone());
+        let task_inbox = Arc::clone(&inbox);
+        let ids: Vec<u64> = instances.iter().map(|(instance, _)| *instance).collect();
+        let spawned = spawn("open", move || {
+            for (instance, config) in instances {
+                let opened = match &handle {
+                    Some(handle) => handle.open(instance, &config).map_err(|error| error.to_string()),
+                    None => Err("the plugin is not loaded".to_owned()),
+                };
+                task_inbox.send(Item::News(match opened {
+                    Ok(handle) => News::Opened { instance, handle },
+                    Err(reason) => News::OpenFailed { instance, reason },
+                }));
+            }
+        });
+        if let Err(reason) = spawned {
+            for instance in ids {
+                let _ = inbox.try_send(Item::News(News::OpenFailed { instance, reason: reason.clone() }));
+            }
+        }
+    }
+
+    /// Ends all plugins at the same time, after their instances have stopped. Waits at most a little longer than
+    /// [`SHUTDOWN_TIME`]; names those that did not end.
+    pub(crate) fn shutdown(mut self) -> Vec<String> {
+        self.stop = None;
+        let (ended, results) = bounded(self.entries.len());
+        let mut running: Vec<String> = Vec::new();
+        for entry in &mut self.entries {
+            let Some(handle) = entry.handle.take() else { continue };
+            let (ended, name) = (ended.clone(), entry.model.name.clone());
+            running.push(name.clone());
+            let _ = spawn("shutdown", move || {
+                if handle.shutdown(SHUTDOWN_TIME) {
+                    let _ = ended.send(name);
+                }
+            });
+        }
+        drop(ended);
+        let deadline = Instant::now() + SHUTDOWN_TIME * 2;
+        while let Ok(name) = results.recv_deadline(deadline) {
+            running.retain(|other| *other != name);
+        }
+        running
+    }
+}
+
+/// Connections of the devices of a driver, by device index.
+fn connections(site: &Site, model: &PluginModel) -> Vec<(usize, Json)> {
+    site.devices
+        .iter()
+        .enumerate()
+        .filter(|(_, device)| {
+            model.kind == busbar_core::model::PluginKind::Driver && device.driver == model.name
+        })
+        .map(|(index, device)| (index, device.connection.clone()))
+        .collect()
+}
+
+/// Counts a death; the pause before the next start, or `None` when it is one too many.
+fn after_crash(crashes: &mut VecDeque<Instant>, now: Instant) -> Option<Duration> {
+    crashes.push_back(now);
+    while crashes.front().is_some_and(|first| now.duration_since(*first) > CRASH_WINDOW) {
+        crashes.pop_front();
+    }
+    let deaths = u32::try_from(crashes.len()).unwrap_or(u32::MAX);
+    (crashes.len() < MAX_CRASHES).then(|| RESTART_PAUSE * 2u32.saturating_pow(deaths - 1))
+}
+
+/// One start of one plugin, on its helper thread.
+struct Start {
+    plugin: usize,
+    start: u64,
+    model: PluginModel,
+    probed: Result<Probed, String>,
+    connections: Vec<(usize, Json)>,
+    handle: Option<Arc<Plugin>>,
+    shared: Shared,
+}
+
+impl Start {
+    fn run(self) -> News {
+        let (plugin, start) = (self.plugin, self.start);
+        match self.load() {
+            Ok((handle, ready)) => News::Loaded { plugin, start, handle, ready },
+            Err(reason) => News::Failed { plugin, start, reason },
+        }
+    }
+
+    fn load(self) -> Result<(Arc<Plugin>, Box<PluginReady>), String> {
+        let probed = self.probed?;
+        let handle = match self.handle {
+            Some(handle) => handle,
+            None => {
+                let isolation = match self.model.isolation {
+                    Isolation::InProcess => busbar_loader::Isolation::InProcess,
+                    Isolation::Process => busbar_loader::Isolation::Process,
+                };
+                let loaded = Plugin::load(&probed, isolation, &self.shared.launcher);
+                Arc::new(loaded.map_err(|error| error.to_string())?)
+            }
+        };
+        let Shared { inbox, names, log_level, cache_dir, .. } = self.shared;
+        let callbacks = Callbacks::new(self.plugin, &self.model.name, self.start, inbox, names);
+        let options = InitOptions {
+            workers: self.model.workers,
+            log_level,
+            host_minor: busbar_contract::PROTOCOL.minor,
+            cache_dir: cache_dir.join(&self.model.name).display().to_string(),
+        };
+        handle.init(Arc::new(callbacks), &options).map_err(|error| error.to_string())?;
+        let endpoints =
+            self.connections.iter().map(|(device, connection)| (*device, endpoint(&handle, connection))).collect();
+        let ready = PluginReady { plugin: self.plugin, describe: handle.describe().clone(), endpoints };
+        Ok((handle, Box::new(ready)))
+    }
+}
+
+fn endpoint(handle: &Plugin, connection: &Json) -> Result<Endpoint, String> {
+    let answer = handle.control(op::control::ENDPOINT, connection.to_string().as_bytes());
+    let answer = answer.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&answer)
+        .map_err(|error| format!("the plugin's answer to ENDPOINT cannot be read: {error}"))
+}
+
+/// A helper thread.
+fn spawn(name: &str, task: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let name: String = format!("busbar-{name}");
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(task)
+        .map(drop)
+        .map_err(|error| format!("no thread could be started: {error}"))
+}
+
+/// Where plugins keep large expendable files.
+pub(crate) fn cache_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("cache")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_loop_ends_and_old_crashes_are_forgiven() {
+        let start = Instant::now();
+        let mut crashes = VecDeque::new();
+        let pauses: Vec<Option<Duration>> = (0..5).map(|_| after_crash(&mut crashes, start)).collect();
+        assert_eq!(pauses[..3], [250, 500, 1000].map(|ms| Some(Duration::from_millis(ms))));
+        assert_eq!(pauses[4], None);
+        let later = start + CRASH_WINDOW + Duration::from_secs(1);
+        assert_eq!(after_crash(&mut crashes, later), Some(RESTART_PAUSE));
+    }
+}

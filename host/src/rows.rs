@@ -1,0 +1,212 @@
+//! JSON forms of points, devices, plugins and sinks: the same for the API, the control socket and `--json`.
+
+use busbar_contract::{
+    Quality, Value,
+    value::rfc3339,
+};
+use busbar_core::{
+    Core,
+    input::Reading,
+    model::Isolation,
+    view::{DeviceView, PluginView, PointView, SinkView},
+};
+use serde_json::{Map, Value as Json, json};
+
+use crate::edge::PluginFacts;
+
+/// Nanoseconds per millisecond.
+const NS_PER_MS: i64 = 1_000_000;
+
+/// Points of one device, or all; system points too when they are named or all are asked for with `system`.
+#[must_use]
+pub fn points(core: &Core, device: Option<&str>, system: bool) -> Vec<Json> {
+    let plain = core.points(device).map(|view| point(&view));
+    let of_system = core
+        .system_points()
+        .filter(|view| system && device.is_none_or(|device| device == view.device))
+        .map(|view| point(&view));
+    plain.chain(of_system).collect()
+}
+
+/// One point.
+#[must_use]
+pub fn point(view: &PointView<'_>) -> Json {
+    let mut row = value_row(
+        &format!("{}/{}", view.device, view.name),
+        &view.value,
+        view.quality,
+        view.ts_ns,
+        view.gateway_time,
+        view.unit,
+    );
+    if view.value_ts_ns != view.ts_ns && view.value_ts_ns != 0 {
+        row.insert("value_ts".into(), json!(view.value_ts_ns.div_euclid(NS_PER_MS)));
+    }
+    if view.writable {
+        row.insert("writable".into(), Json::Bool(true));
+    }
+    if !view.metadata.is_null() {
+        row.insert("metadata".into(), view.metadata.clone());
+    }
+    Json::Object(row)
+}
+
+/// A fresh value.
+#[must_use]
+pub fn reading(reading: &Reading) -> Json {
+    let Reading { point, value, quality, ts_ns, gateway_time, unit } = reading;
+    Json::Object(value_row(point, value, *quality, *ts_ns, *gateway_time, unit))
+}
+
+fn value_row(
+    point: &str,
+    value: &Value,
+    quality: Quality,
+    ts_ns: i64,
+    gateway_time: bool,
+    unit: &str,
+) -> Map<String, Json> {
+    let mut row = Map::new();
+    row.insert("point".into(), json!(point));
+    row.insert("value".into(), value.to_json());
+    row.insert("quality".into(), json!(quality.to_string()));
+    // A point that was never touched has no time: null, not 1970.
+    let ts = if ts_ns == 0 { Json::Null } else { json!(ts_ns.div_euclid(NS_PER_MS)) };
+    row.insert("ts".into(), ts);
+    if gateway_time {
+        row.insert("gateway_time".into(), Json::Bool(true));
+    }
+    if !unit.is_empty() {
+        row.insert("unit".into(), json!(unit));
+    }
+    row
+}
+
+/// Devices in the order of the configuration.
+#[must_use]
+pub fn devices(core: &Core) -> Vec<Json> {
+    core.devices().iter().map(device).collect()
+}
+
+fn device(view: &DeviceView<'_>) -> Json {
+    let counters = view.counters;
+    json!({
+        "device": view.name,
+        "driver": view.driver,
+        "endpoint": view.endpoint,
+        "state": view.state.as_str(),
+        "reason": view.reason,
+        "since": time(view.since_ns),
+        "peer": view.peer,
+        "points": view.points,
+        "counters": {
+            "polls_due": counters.polls_due,
+            "polls_started": counters.polls_started,
+            "polls_done": counters.polls_done,
+            "polls_skipped": counters.polls_skipped,
+            "polls_failed": counters.polls_failed,
+            "samples": counters.samples,
+            "connects": counters.connects,
+            "losses": counters.losses,
+            "foreign_samples": counters.foreign_samples,
+            "missing_samples": counters.missing_samples,
+            "late_samples": counters.late_samples,
+            "skewed_samples": counters.skewed_samples,
+        },
+    })
+}
+
+/// Plugins in the order of the configuration; `facts` by the same index.
+#[must_use]
+pub fn plugins(core: &Core, facts: &[PluginFacts]) -> Vec<Json> {
+    let unknown = PluginFacts::default();
+    core.plugins()
+        .iter()
+        .enumerate()
+        .map(|(index, view)| plugin(view, facts.get(index).unwrap_or(&unknown)))
+        .collect()
+}
+
+fn plugin(view: &PluginView<'_>, facts: &PluginFacts) -> Json {
+    json!({
+        "name": view.name,
+        "kind": view.kind.as_str(),
+        "version": view.version,
+        "abi": facts.abi,
+        "description": facts.description,
+        "file": facts.file.display().to_string(),
+        "sha256": facts.sha256,
+        "isolation": match view.isolation {
+            Isolation::InProcess => "in-process",
+            Isolation::Process => "process",
+        },
+        "state": view.state.as_str(),
+        "reason": view.reason,
+        "instances": view.instances,
+        "worker_pid": facts.worker_pid,
+        "boundary": facts.boundary,
+    })
+}
+
+/// Sinks in the order of the configuration.
+#[must_use]
+pub fn sinks(core: &Core) -> Vec<Json> {
+    core.sinks().iter().map(sink).collect()
+}
+
+fn sink(view: &SinkView<'_>) -> Json {
+    let ledger = &view.ledger;
+    let counts = |list: &mut dyn Iterator<Item = (String, u64)>| {
+        Json::Object(list.map(|(reason, count)| (reason, json!(count))).collect())
+    };
+    json!({
+        "sink": view.name,
+        "plugin": view.plugin,
+        "connected": view.connected,
+        "reason": view.reason,
+        "since": time(view.since_ns),
+        "points": view.points,
+        "accepted": ledger.accepted,
+        "delivered": ledger.delivered,
+        "pending": ledger.pending,
+        "parked": counts(&mut ledger.parked.iter().cloned()),
+        "dropped": counts(&mut ledger.dropped.iter().map(|(reason, count)| ((*reason).to_owned(), *count))),
+        "pending_bytes": view.pending_bytes,
+        "oldest_age_seconds": view.oldest_age_ns as f64 / 1e9,
+        "overflow": view.overflow,
+    })
+}
+
+fn time(ns: i64) -> Json {
+    if ns == 0 { Json::Null } else { Json::String(rfc3339(ns)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_has_the_documented_form() {
+        let mut value = Reading {
+            point: "meter-01/voltage_l1".into(),
+            value: Value::Float32(231.4),
+            quality: Quality::GOOD,
+            ts_ns: 1_767_225_600_123_999_999,
+            gateway_time: false,
+            unit: "V".into(),
+        };
+        assert_eq!(
+            reading(&value).to_string(),
+            r#"{"point":"meter-01/voltage_l1","value":231.4,"quality":"good","ts":1767225600123,"unit":"V"}"#
+        );
+        value.value = Value::None;
+        value.ts_ns = 0;
+        value.gateway_time = true;
+        value.unit.clear();
+        value.quality = Quality::INVALID.with(Quality::COMM_LOST);
+        assert_eq!(
+            reading(&value).to_string(),
+            r#"{"point":"meter-01/voltage_l1","value":null,"quality":"invalid|comm_lost","ts":null,"gateway_time":true}"#
+        );
+    }
+}
