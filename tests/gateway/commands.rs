@@ -6,7 +6,7 @@ use std::time::Duration;
 use busbar_tests::broker::Demands;
 use busbar_tests::gateway::Site;
 use busbar_tests::wait::PATIENCE;
-use busbar_tests::{Broker, Gateway, Observer, Peer, until};
+use busbar_tests::{Broker, Gateway, Observer, Peer, admin, until};
 use serde_json::{Value, json};
 
 use crate::shared::{device, now_ms, quality, topic};
@@ -267,6 +267,42 @@ fn the_command_line_writes_through_the_running_host_and_obeys_the_same_rules() {
     assert_eq!(plant.peer.writes(0).len(), 2);
     let audit = plant.gateway.audit();
     assert!(audit.iter().any(|line| line.contains("meter/switch")), "{audit:?}");
+}
+
+#[test]
+fn the_api_writes_with_the_token_and_obeys_the_same_rules() {
+    let mut plant = Plant::start();
+    let path = |point: &str| format!("/api/v1/points/meter/{point}/command");
+    let anonymous = admin::request(
+        plant.gateway.site.admin,
+        "POST",
+        &path("switch"),
+        None,
+        Some(&json!({ "value": true })),
+    );
+    assert_eq!(anonymous.unwrap().status, 401);
+    for (point, value) in [("switch", json!(true)), ("limit", json!(25.5))] {
+        let answer = plant.gateway.post(&path(point), &json!({ "value": value }));
+        assert_eq!(answer.status, 200, "{point}: {answer:?}");
+        assert_eq!(answer.json()["stage"], json!("finished"), "{point}: {answer:?}");
+    }
+    for (point, value, reason) in [
+        ("fixed", json!(1), "not_writable"),
+        ("limit", json!(101), "out_of_range"),
+        ("guarded", json!(true), "local_mode"),
+    ] {
+        let answer = plant.gateway.post(&path(point), &json!({ "value": value }));
+        assert_eq!((answer.status, &answer.json()["reason"]), (409, &json!(reason)), "{point}: {answer:?}");
+    }
+    assert_eq!(plant.gateway.post(&path("nothing"), &json!({ "value": 1 })).status, 404);
+    assert_eq!(plant.peer.writes(0), [json!([1, "coil", 3, [1]]), json!([1, "holding", 10, [51]])]);
+    let audit = plant.gateway.audit();
+    let of_api =
+        |point: &str| audit.iter().filter(|line| line.contains(point) && line.contains("api")).count();
+    assert!(
+        of_api("meter/switch") >= 2 && of_api("meter/limit") >= 2 && of_api("meter/fixed") >= 1,
+        "{audit:?}"
+    );
 }
 
 #[test]
