@@ -15,6 +15,7 @@ mod broker;
 mod cases;
 mod commands;
 mod converter;
+mod harness;
 mod late;
 mod serial;
 mod shared;
