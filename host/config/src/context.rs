@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Most points of one configuration, templates and repetitions expanded.
-pub const MAX_POINTS: usize = 2_000_000;
+pub const MAX_POINTS: usize = 1_000_000;
 /// Most points of one device.
-pub const MAX_POINTS_PER_DEVICE: usize = 200_000;
+pub const MAX_POINTS_PER_DEVICE: usize = 100_000;
 
 pub(crate) struct Context<'a> {
     pub(crate) sources: RefCell<Sources>,
@@ -149,7 +149,12 @@ impl<'a> Context<'a> {
 
     /// Notes that a value must not be printed.
     pub(crate) fn hide(&self, path: &Path<'_>, pos: Pos) {
-        if self.masked.borrow_mut().insert(path.to_string()) {
+        self.hide_key(path.to_string(), pos);
+    }
+
+    /// The same, for a key that is already text.
+    pub(crate) fn hide_key(&self, key: String, pos: Pos) {
+        if self.masked.borrow_mut().insert(key) {
             self.sources.borrow_mut().hide(pos);
         }
     }

@@ -206,7 +206,7 @@ fn admin(cx: &Context<'_>, path: &Path<'_>, base: &FilePath, node: &Node) -> Opt
     let expected = "an address and a port such as \"127.0.0.1:8080\"";
     let Some(listen) = text.to_socket_addrs().ok().and_then(|mut list| list.next()) else {
         if form::check(cx, &key, listen_node, &Form::Text) {
-            cx.problems.error(Some(listen_node.pos), &key, expected, cx.found(listen_node));
+            cx.problems.error(Some(listen_node.pos), key, expected, cx.found(listen_node));
         }
         return None;
     };
@@ -218,7 +218,7 @@ fn admin(cx: &Context<'_>, path: &Path<'_>, base: &FilePath, node: &Node) -> Opt
         cx.problems
             .error(
                 Some(listen_node.pos),
-                &key,
+                key,
                 "a loopback address, or tls = { cert, key }",
                 cx.found(listen_node),
             )

@@ -10,7 +10,8 @@ const MIN_TICK: u64 = 1;
 /// Largest number that a count may be.
 const MANY: i64 = 1_000_000_000;
 
-const BACKOFF: &[Key] =
+/// Pauses between attempts.
+pub(crate) const BACKOFF: &[Key] =
     &[key("initial", Form::Duration(1), "First pause."), key("max", Form::Duration(1), "Longest pause.")];
 
 /// The top level.
@@ -116,7 +117,7 @@ pub(crate) const DEVICE: &[Key] = &[
         Form::Elsewhere,
         "Points, or a CSV or TOML file of them; they override the template's by name.",
     ),
-    key("blocks", Form::List(&Form::Table(BLOCK)), "Points that are read or written as one consistent unit."),
+    key("blocks", Form::Elsewhere, "Points that are read or written as one consistent unit."),
     key("poll_interval", Form::Duration(1), "How often points are read.").or("\"1s\""),
     key(
         "stale_after",
@@ -212,7 +213,7 @@ const COMMIT: &[Key] = &[
     key("value", Form::Scalar, "The value to write.").required(),
 ];
 
-/// Keys of `[template.NAME]` and of TOML map files that a device has not.
+/// Keys of `[template.NAME]` that a device has not.
 pub(crate) const TEMPLATE: &[Key] =
     &[key("repeat", Form::Table(REPEAT), "Uses the whole template several times.")];
 
@@ -253,8 +254,7 @@ pub(crate) const SINK: &[Key] = &[
 
 /// `queue` of a sink.
 pub(crate) const QUEUE: &[Key] = &[
-    key("max_records", Form::Integer(1, MANY), "Most records waiting or unconfirmed.").or("100000"),
-    key("max_size", Form::Size, "The same as a size."),
+    key("max_size", Form::Size, "Most bytes waiting or unconfirmed.").or("\"256MiB\""),
     key("max_age", Form::Duration(1), "Oldest record kept.").or("\"7d\""),
     key("in_flight", Form::Integer(1, 1_000_000), "Most records delivered and not yet confirmed.").or("5000"),
     key("retry", Form::Table(BACKOFF), "Pauses after the far side asked for a repetition.")
@@ -276,7 +276,7 @@ mod tests {
                 let text = format!("x = {}", key.default);
                 assert!(text.parse::<toml::Table>().is_ok(), "{text}");
             }
-            if let Form::Table(inner) | Form::List(Form::Table(inner)) = key.form {
+            if let Form::Table(inner) = key.form {
                 walk(inner, seen);
             }
         }

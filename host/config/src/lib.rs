@@ -30,18 +30,31 @@
 //! Relative paths in `data_dir`, `plugin_dirs`, `path`, `stage_dir` and certificates of the listener start at the folder
 //! of the main file; map files and includes at the folder of the file that names them.
 
+mod block;
 mod context;
 mod csv;
+mod device;
+mod dialect;
 mod document;
+mod explain;
 mod form;
 mod host;
+mod index;
+mod judge;
 mod keys;
+mod library;
+mod map;
+mod pattern;
 mod plugin;
+mod point;
 mod problem;
 mod redact;
 pub mod render;
 mod secret;
+mod sink;
+mod site;
 mod source;
+mod system;
 mod template;
 mod tree;
 mod units;
@@ -116,9 +129,9 @@ fn load_inner(path: &Path, text: Option<&str>, plugins: &dyn PluginInfo, options
     let cx = context::Context::new(vault, plugins, options.strict);
     let document = document::read(&cx, path, text);
     let (core_host, host) = host::build(&cx, &base, document.host.as_ref());
-    let site = Site { host: core_host, ..Site::default() };
+    let made = site::build(&cx, &document, core_host, &base);
     let failed = cx.problems.errors() > 0;
     let sources = cx.sources.into_inner();
     let problems = cx.problems.finish(&sources);
-    Loaded { site: (!failed).then_some(site), host, problems, sources }
+    Loaded { site: (!failed).then_some(made.site), host, problems, sources }
 }

@@ -31,10 +31,11 @@ pub(crate) fn line(text: &str, hidden: &[(usize, usize)]) -> String {
     let mut ranges = hidden.to_vec();
     ranges.extend(values_of_telling_keys(text));
     text.char_indices()
-        .map(|(at, symbol)| {
-            let inside = ranges.iter().any(|(from, to)| (*from..*to).contains(&at));
-            if inside && !matches!(symbol, '"' | '\'') { '*' } else { symbol }
-        })
+        .map(
+            |(at, symbol)| {
+                if ranges.iter().any(|(from, to)| (*from..*to).contains(&at)) { '*' } else { symbol }
+            },
+        )
         .collect()
 }
 
@@ -47,8 +48,9 @@ fn values_of_telling_keys(text: &str) -> Vec<(usize, usize)> {
             telling(key.trim_matches(['"', '\'']))
         })
         .map(|(equals, _)| {
-            let from = equals + 1;
-            let value = text.get(from..).unwrap_or_default();
+            let tail = text.get(equals + 1..).unwrap_or_default();
+            let value = tail.trim_start();
+            let from = text.len() - value.len();
             (from, from + value_length(value))
         })
         .collect()
@@ -56,17 +58,15 @@ fn values_of_telling_keys(text: &str) -> Vec<(usize, usize)> {
 
 /// Length of the TOML value at the start of `text`, to its closing quote, or to the end where there is none.
 fn value_length(text: &str) -> usize {
-    let skipped = text.len() - text.trim_start().len();
-    let rest = text.trim_start();
-    let Some(quote @ ('"' | '\'')) = rest.chars().next() else {
+    let Some(quote @ ('"' | '\'')) = text.chars().next() else {
         return text.find([',', '}']).unwrap_or(text.len());
     };
     let mut escaped = false;
-    for (at, symbol) in rest.char_indices().skip(1) {
+    for (at, symbol) in text.char_indices().skip(1) {
         match symbol {
             _ if escaped => escaped = false,
             '\\' if quote == '"' => escaped = true,
-            _ if symbol == quote => return skipped + at + 1,
+            _ if symbol == quote => return at + 1,
             _ => {}
         }
     }
@@ -81,11 +81,11 @@ mod tests {
     fn values_of_telling_keys_become_stars() {
         assert_eq!(
             line(r#"a = { host = "x", password = "hun\"ter2", prt = 1 }"#, &[]),
-            r#"a = { host = "x", password =*"****"*****", prt = 1 }"#
+            r#"a = { host = "x", password = ***********, prt = 1 }"#
         );
         assert_eq!(line("token=abc, x = 1", &[]), "token=***, x = 1");
-        assert_eq!(line("password = \"open end", &[]), "password =*\"********");
-        assert_eq!(line("user = \"me\"", &[(7, 11)]), "user = \"**\"");
+        assert_eq!(line("password = \"open end", &[]), "password = *********");
+        assert_eq!(line("user = \"me\"", &[(7, 11)]), "user = ****");
         assert!(telling("mqtt-Password") && telling("encryption_key") && !telling("key"));
     }
 }

@@ -13,7 +13,7 @@
 use std::{borrow::Cow, rc::Rc};
 
 use crate::{
-    context::Context,
+    context::{Context, MAX_POINTS_PER_DEVICE},
     form, keys,
     problem::{Path, did_you_mean},
     source::Pos,
@@ -94,6 +94,9 @@ pub(crate) fn points(
         None => list.iter().for_each(|node| point(cx, path, node, scope, &mut out)),
         Some(repeat) => {
             for (k, n) in repeat.turns() {
+                if out.len() > MAX_POINTS_PER_DEVICE {
+                    break;
+                }
                 for node in list {
                     let from = out.len();
                     point(cx, path, node, Scope { n: Some(n), ..scope }, &mut out);
@@ -131,6 +134,9 @@ fn point(cx: &Context<'_>, path: &Path<'_>, node: &Node, scope: Scope<'_>, out: 
     let own_place = places_itself(node);
     let plain = Node::new(node.pos, Data::Table(plain));
     for (k, n) in repeat.turns() {
+        if out.len() > MAX_POINTS_PER_DEVICE {
+            break;
+        }
         let mut made = substitute(cx, path, &plain, Scope { n: Some(n), ..scope });
         if let Data::Table(table) = &mut made.data {
             let name = repeat.rename(&own_name, n, false);
@@ -161,7 +167,7 @@ pub(crate) fn blocks(
         return list.iter().map(|node| substitute(cx, path, node, scope)).collect();
     };
     let mut out = Vec::new();
-    for (_, n) in repeat.turns() {
+    for (_, n) in repeat.turns().take(MAX_POINTS_PER_DEVICE / list.len().max(1)) {
         for node in list {
             let mut made = substitute(cx, path, node, Scope { n: Some(n), ..scope });
             let original = node.as_table();

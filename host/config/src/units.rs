@@ -60,12 +60,12 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     for (unit, size) in
         [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000)]
     {
-        if nanos > 0 && nanos % size == 0 {
+        if nanos > 0 && nanos.is_multiple_of(size) {
             return format!("{}{unit}", nanos / size);
         }
     }
     for (unit, size) in [("ms", 1_000_000), ("us", 1_000)] {
-        if nanos > 0 && nanos % size == 0 {
+        if nanos > 0 && nanos.is_multiple_of(size) {
             return format!("{}{unit}", nanos / size);
         }
     }

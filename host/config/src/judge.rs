@@ -1,0 +1,238 @@
+//! The plugin's opinion: its JSON Schema first, then its CHECK, both mapped back to the file.
+//!
+//! A *piece* is what one schema speaks about: the connection, the driver's device keys, one point, the settings, one
+//! map entry. CHECK always runs on the whole; its problems within a piece in which the schema already found something
+//! are left out.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    fmt::Write,
+    rc::Rc,
+};
+
+use busbar_contract::{CheckInput, Describe, Problem as Finding, describe::PluginKind};
+use jsonschema::Validator;
+use serde_json::Value as Json;
+
+use crate::{
+    context::Context,
+    dialect::{Place, secrets, segments},
+    explain,
+    problem::Path,
+    source::Pos,
+    tree::Node,
+};
+
+/// One schema of a plugin, ready to use.
+pub(crate) struct Piece<'a> {
+    schema: &'a Json,
+    validator: Validator,
+    keys: BTreeSet<&'a str>,
+    open: bool,
+}
+
+/// Which schema of which plugin.
+type PieceId = (PluginKind, String, &'static str);
+
+/// Compiled schemas of all plugins.
+#[derive(Default)]
+pub(crate) struct Judge<'a> {
+    pieces: RefCell<HashMap<PieceId, Option<Rc<Piece<'a>>>>>,
+}
+
+/// A value as the plugin gets it, beside the nodes it was made of.
+pub(crate) struct Exhibit<'n> {
+    /// JSON pointer of this piece in [`CheckInput`].
+    pub(crate) pointer: String,
+    /// Key of this piece for people.
+    pub(crate) key: String,
+    /// Where it comes from.
+    pub(crate) node: &'n Node,
+}
+
+impl<'a> Judge<'a> {
+    /// The schema `what` of a plugin; `None` when it exports none, or an unusable one (reported once).
+    pub(crate) fn piece(
+        &self,
+        cx: &Context<'_>,
+        plugin: &'a Describe,
+        what: &'static str,
+    ) -> Option<Rc<Piece<'a>>> {
+        let id = (plugin.kind, plugin.name.clone(), what);
+        if let Some(known) = self.pieces.borrow().get(&id) {
+            return known.clone();
+        }
+        let schemas = &plugin.schemas;
+        let schema = match what {
+            "connection" => &schemas.connection,
+            "point" => &schemas.point,
+            "device" => &schemas.device,
+            "settings" => &schemas.settings,
+            _ => &schemas.map,
+        };
+        let piece = if schema.is_object() {
+            match jsonschema::options().with_draft(jsonschema::Draft::Draft202012).offline().build(schema) {
+                Ok(validator) => {
+                    let place = Place::root(schema);
+                    let (keys, open) = (place.keys(), place.is_open());
+                    Some(Rc::new(Piece { schema, validator, keys, open }))
+                }
+                Err(error) => {
+                    let key = format!("plugin {}", plugin.name);
+                    cx.problems.warning(
+                        None,
+                        key,
+                        format!("a JSON Schema for its {what}"),
+                        error.to_string(),
+                    );
+                    None
+                }
+            }
+        } else {
+            None
+        };
+        self.pieces.borrow_mut().insert(id, piece.clone());
+        piece
+    }
+}
+
+impl<'a> Piece<'a> {
+    /// The schema itself.
+    pub(crate) fn schema(&self) -> &'a Json {
+        self.schema
+    }
+
+    /// The schema names this key.
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// Reports what is wrong with `value`; `more_keys` only feed "did you mean". True when nothing is.
+    pub(crate) fn judge(
+        &self,
+        cx: &Context<'_>,
+        exhibit: &Exhibit<'_>,
+        value: &Json,
+        more_keys: &[&str],
+    ) -> bool {
+        let unknown: Vec<&String> = match value.as_object() {
+            Some(map) if !self.open => map.keys().filter(|key| !self.knows(key)).collect(),
+            _ => Vec::new(),
+        };
+        if unknown.is_empty() && self.validator.is_valid(value) {
+            return true;
+        }
+        let mut findings =
+            explain::unknown_keys(&unknown, "", self.keys.iter().copied().chain(more_keys.iter().copied()));
+        for error in self.validator.iter_errors(value) {
+            explain::error(self.schema, &error, &mut findings);
+        }
+        findings.dedup();
+        let secret = secrets(self.schema, value);
+        let mut seen = BTreeSet::new();
+        for mut finding in findings {
+            if !seen.insert((finding.pointer.clone(), finding.expected.clone())) {
+                continue;
+            }
+            if secret.iter().any(|pointer| finding.pointer.starts_with(pointer)) {
+                finding.found = "something else (secret)".into();
+            }
+            report(cx, exhibit, &finding.pointer.clone(), &finding);
+        }
+        false
+    }
+
+    /// Notes which values of a piece must never be printed.
+    pub(crate) fn hide_secrets(&self, cx: &Context<'_>, path: &Path<'_>, node: &Node, value: &Json) {
+        for pointer in secrets(self.schema, value) {
+            let (pos, tail) = locate(node, &segments(&pointer), false);
+            cx.hide_key(format!("{path}{tail}"), pos);
+        }
+    }
+}
+
+/// Runs a plugin's CHECK and reports what it says outside of the pieces in `spoiled`.
+pub(crate) fn check<'n>(
+    cx: &Context<'_>,
+    plugin: &Describe,
+    input: &CheckInput,
+    whole: &Exhibit<'_>,
+    exhibits: impl FnOnce() -> Vec<Exhibit<'n>>,
+    spoiled: &BTreeSet<String>,
+) -> Vec<Finding> {
+    let findings = match cx.plugins.check(plugin.kind, &plugin.name, input) {
+        Ok(findings) => findings,
+        Err(reason) => {
+            let expected = format!("plugin {} to check this {}", plugin.name, kind_of_object(plugin.kind));
+            cx.problems.warning(Some(whole.node.pos), &whole.key, expected, reason);
+            return Vec::new();
+        }
+    };
+    let exhibits = if findings.is_empty() { Vec::new() } else { exhibits() };
+    for finding in &findings {
+        let within = |piece: &str| {
+            finding.pointer == piece
+                || finding.pointer.strip_prefix(piece).is_some_and(|rest| rest.starts_with('/'))
+        };
+        if spoiled.iter().any(|piece| within(piece)) {
+            continue;
+        }
+        let closest =
+            exhibits.iter().filter(|exhibit| within(&exhibit.pointer)).max_by_key(|e| e.pointer.len());
+        match closest {
+            Some(exhibit) => {
+                let rest = finding.pointer.get(exhibit.pointer.len()..).unwrap_or_default();
+                report(cx, exhibit, rest, finding);
+            }
+            None => report(cx, whole, &finding.pointer, finding),
+        }
+    }
+    findings
+}
+
+const fn kind_of_object(kind: PluginKind) -> &'static str {
+    match kind {
+        PluginKind::Driver => "device",
+        PluginKind::Sink => "sink",
+    }
+}
+
+/// Reports one finding at `pointer` within an exhibit.
+fn report(cx: &Context<'_>, exhibit: &Exhibit<'_>, pointer: &str, finding: &Finding) {
+    let at_key = finding.expected == explain::KNOWN_KEY;
+    let (pos, tail) = locate(exhibit.node, &segments(pointer), at_key);
+    let key = format!("{}{tail}", exhibit.key);
+    let hidden = cx.masked.borrow().contains(&key);
+    let found = if hidden && !at_key { "something else (secret)".to_owned() } else { finding.found.clone() };
+    cx.problems
+        .report(finding.severity, Some(pos), key, finding.expected.clone(), found)
+        .help(finding.hint.clone());
+}
+
+/// The place of a pointer within a node, as deep as it goes, and the pointer as a key for people.
+fn locate(node: &Node, segments: &[String], at_key: bool) -> (Pos, String) {
+    let mut pos = node.pos;
+    let mut current = Some(node);
+    let mut key = String::new();
+    for (depth, segment) in segments.iter().enumerate() {
+        let table = current.and_then(Node::as_table);
+        let items = current.and_then(Node::as_array);
+        if items.is_some() || (table.is_none() && segment.parse::<usize>().is_ok()) {
+            let _ = write!(key, "[{segment}]");
+        } else {
+            let _ = write!(key, ".{segment}");
+        }
+        if let Some(entry) = table.and_then(|table| table.entry(segment)) {
+            let last = depth + 1 == segments.len();
+            pos = if at_key && last { entry.key_pos } else { entry.value.pos };
+            current = Some(&entry.value);
+        } else if let Some(item) = items.and_then(|items| items.get(segment.parse::<usize>().ok()?)) {
+            pos = item.pos;
+            current = Some(item);
+        } else {
+            current = None;
+        }
+    }
+    (pos, key)
+}

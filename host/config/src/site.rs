@@ -1,0 +1,178 @@
+//! Putting the parts together: devices, then what refers to them, then the plugins that all of it needs.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path as FilePath,
+    rc::Rc,
+};
+
+use busbar_contract::describe::PluginKind;
+use busbar_core::model::{Device, Host, Isolation, Plugin, Sink, Site};
+
+use crate::{
+    context::Context,
+    device::{self, Made},
+    document::{Document, unknown},
+    form,
+    host::Reader,
+    index::Index,
+    judge::Judge,
+    keys,
+    library::{Library, check_defaults},
+    problem::Path,
+    sink,
+    tree::{Entry, Node},
+};
+
+/// The site and the patterns of its sinks.
+pub(crate) struct MadeSite {
+    pub(crate) site: Site,
+    pub(crate) patterns: Vec<Vec<String>>,
+}
+
+/// Builds everything below `[host]`.
+pub(crate) fn build(cx: &Context<'_>, document: &Document, host: Host, base: &FilePath) -> MadeSite {
+    let judge = Judge::default();
+    let library = Library::new(&document.templates);
+    let sink_names = sink_plugin_names(cx, document);
+    let drivers = texts(cx, &document.devices, "driver");
+    check_defaults(cx, &document.defaults, &drivers.iter().map(|name| &**name).collect::<Vec<_>>());
+    let builder = device::Builder {
+        cx,
+        judge: &judge,
+        document,
+        library: &library,
+        tick: host.tick,
+        sink_names: &sink_names,
+    };
+    let devices = builder.all();
+    library.report_unused(cx);
+    let index = Index::new(&devices);
+    interlocks(cx, &devices, &index);
+    let names: Vec<String> = texts(cx, &document.sinks, "name").iter().map(ToString::to_string).collect();
+    let builder = sink::Builder {
+        cx,
+        judge: &judge,
+        library: &library,
+        devices: &devices,
+        index: &index,
+        names: &names,
+    };
+    let sinks = builder.all(&document.sinks);
+    drop(index);
+    let (sinks, patterns): (Vec<Sink>, Vec<Vec<String>>) =
+        sinks.into_iter().map(|made| (made.model, made.patterns)).unzip();
+    let devices: Vec<Device> = devices.into_iter().map(|made| made.model).collect();
+    let plugins = plugins(cx, &document.plugins, &devices, &sinks, base);
+    MadeSite { site: Site { host, plugins, devices, sinks }, patterns }
+}
+
+/// The texts under `key` of a list of tables, without repetition.
+fn texts(cx: &Context<'_>, nodes: &[Node], key: &str) -> Vec<Rc<str>> {
+    let mut out: Vec<Rc<str>> = Vec::new();
+    let mut seen = HashSet::new();
+    for node in nodes {
+        let Some(value) = node.as_table().and_then(|table| table.get(key)) else { continue };
+        let Some(text) = cx.text(&Path::Root, value) else { continue };
+        let text: Rc<str> = Rc::from(&*text);
+        if seen.insert(text.clone()) {
+            out.push(text);
+        }
+    }
+    out
+}
+
+/// Tables with these names in devices and points belong to sinks.
+fn sink_plugin_names(cx: &Context<'_>, document: &Document) -> HashSet<String> {
+    let mut names: HashSet<String> = cx.plugins.names(PluginKind::Sink).into_iter().collect();
+    names.extend(texts(cx, &document.sinks, "plugin").iter().map(ToString::to_string));
+    names.retain(|name| form::find(keys::DEVICE, name).is_none() && form::find(keys::POINT, name).is_none());
+    names
+}
+
+/// Interlocks may name points of any device, so they are checked when all are known.
+fn interlocks(cx: &Context<'_>, devices: &[Made], index: &Index<'_>) {
+    for made in devices {
+        for (point, source) in made.model.points.iter().zip(&made.points) {
+            let (Some(interlock), Some(pos)) = (&point.interlock, source.interlock) else { continue };
+            if let Err(help) = index.point(&interlock.point) {
+                let key = format!("device[{}].points[{}].interlock.point", made.model.name, point.name);
+                let found = format!("{:?}", interlock.point);
+                cx.problems.error(Some(pos), key, "an existing point", found).help(help);
+            }
+        }
+    }
+}
+
+/// Every plugin that a device or a sink names, with the keys of `[plugins.NAME]`.
+fn plugins(
+    cx: &Context<'_>,
+    entries: &[Entry],
+    devices: &[Device],
+    sinks: &[Sink],
+    base: &FilePath,
+) -> Vec<Plugin> {
+    let mut used: BTreeMap<(&str, &str), PluginKind> = BTreeMap::new();
+    for device in devices {
+        used.insert((device.driver.as_str(), "driver"), PluginKind::Driver);
+    }
+    for sink in sinks {
+        used.insert((sink.plugin.as_str(), "sink"), PluginKind::Sink);
+    }
+    let mut out: Vec<Plugin> = used
+        .iter()
+        .filter(|((name, _), _)| !name.is_empty())
+        .map(|((name, _), kind)| plain(name, *kind))
+        .collect();
+    for entry in entries {
+        configured(cx, entry, base, &mut out);
+    }
+    out
+}
+
+fn plain(name: &str, kind: PluginKind) -> Plugin {
+    Plugin {
+        name: name.to_owned(),
+        kind,
+        path: None,
+        sha256: None,
+        isolation: Isolation::InProcess,
+        workers: 1,
+    }
+}
+
+/// Lays `[plugins.NAME]` over the plugins of that name.
+fn configured(cx: &Context<'_>, entry: &Entry, base: &FilePath, out: &mut [Plugin]) {
+    let Some(table) = entry.value.as_table() else { return };
+    let root = Path::Root.key("plugins");
+    let path = root.key(&entry.key);
+    form::check_table(cx, &path, table, keys::PLUGIN, &|_| false);
+    let read = Reader { cx, path: &path, table };
+    let sha256 = read.text("sha256").map(|text| text.to_ascii_lowercase());
+    if let (Some(text), Some(node)) = (&sha256, table.get("sha256"))
+        && (text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    {
+        cx.problems
+            .error(Some(node.pos), path.key("sha256"), "64 hex digits", cx.found(node))
+            .help("sha256sum FILE");
+    }
+    let mut any = false;
+    for plugin in out.iter_mut().filter(|plugin| plugin.name == *entry.key) {
+        any = true;
+        plugin.path = read.text("path").map(|path| base.join(path).display().to_string());
+        plugin.sha256.clone_from(&sha256);
+        if read.text("isolation").as_deref() == Some("process") {
+            plugin.isolation = Isolation::Process;
+        }
+        if let Some(workers) = table.get("workers").and_then(Node::as_integer) {
+            plugin.workers = usize::try_from(workers).unwrap_or(1);
+        }
+    }
+    if !any {
+        let known: Vec<String> = out.iter().map(|plugin| plugin.name.clone()).collect();
+        let found = format!("{:?}", &*entry.key);
+        cx.problems
+            .warning(Some(entry.key_pos), path, "a plugin that a device or a sink names", found)
+            .help(unknown(&entry.key, known.iter()));
+    }
+}
