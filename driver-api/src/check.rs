@@ -1,12 +1,14 @@
 //! Configuration errors, all at once, each with its JSON pointer.
 //!
 //! serde stops at its first error. [`parse`] therefore notes the error, repairs a copy of the input at that place
-//! (removes the unknown key, puts in something acceptable) and reads again, until it succeeds or no repair helps. Only an
-//! input that needed no repair gives a value.
+//! (removes the unknown key, puts in something acceptable) and reads again, until it succeeds or no repair helps. Missing
+//! keys of the table itself come from its JSON Schema first, because serde speaks of them last. Only an input that needed
+//! no repair gives a value.
 
 use std::collections::HashSet;
 
 use busbar_contract::Problem;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 use serde_path_to_error::{Path, Segment};
@@ -21,8 +23,18 @@ const SIMILAR: f64 = 0.5;
 const SECRET_WORDS: [&str; 6] = ["password", "passwd", "secret", "token", "key", "credential"];
 
 /// Reads `input` as a `T`. `base` is put before every pointer.
-pub(crate) fn parse<T: DeserializeOwned>(base: &str, input: &Json) -> (Option<T>, Vec<Problem>) {
-    let mut repair = Repair { input: input.clone(), tried: HashSet::new(), problems: Vec::new() };
+pub(crate) fn parse<T: DeserializeOwned + JsonSchema>(base: &str, input: &Json) -> (Option<T>, Vec<Problem>) {
+    let is_table = input.is_object();
+    if is_table && let Ok(value) = T::deserialize(input) {
+        return (Some(value), Vec::new());
+    }
+    let schema = schemars::schema_for!(T).to_value();
+    if !is_table && schema.get("type").is_some_and(|kind| kind == "object") {
+        // serde would take a list for a table.
+        return (None, vec![Problem::error(base, "a table", shown(input))]);
+    }
+    let mut repair = Repair { input: input.clone(), schema, tried: HashSet::new(), problems: Vec::new() };
+    repair.missing();
     // Each repaired place may need as many readings as there are substitutes.
     for _ in 0..MAX_PROBLEMS * (SUBSTITUTES + 1) {
         match serde_path_to_error::deserialize::<_, T>(&repair.input) {
@@ -39,7 +51,7 @@ pub(crate) fn parse<T: DeserializeOwned>(base: &str, input: &Json) -> (Option<T>
 }
 
 /// Reads `input` as a `T`, or gives all problems as one text.
-pub(crate) fn parse_or_text<T: DeserializeOwned>(base: &str, input: &Json) -> Result<T, String> {
+pub(crate) fn parse_or_text<T: DeserializeOwned + JsonSchema>(base: &str, input: &Json) -> Result<T, String> {
     let (value, problems) = parse(base, input);
     value.ok_or_else(|| problems.iter().map(sentence).collect::<Vec<_>>().join("; "))
 }
@@ -51,6 +63,7 @@ fn sentence(problem: &Problem) -> String {
 
 struct Repair {
     input: Json,
+    schema: Json,
     /// Place and number of the substitute already tried there.
     tried: HashSet<(String, usize)>,
     problems: Vec<Problem>,
@@ -59,9 +72,13 @@ struct Repair {
 /// Number of things tried at a place that serde refuses.
 const SUBSTITUTES: usize = 8;
 
-fn substitute(number: usize, expected: &[String]) -> Json {
+fn substitute(number: usize, expected: &[String], example: Option<&Json>) -> Json {
     match number {
-        0 => expected.first().map_or_else(|| json!("x"), |word| json!(word)),
+        0 => match (example, expected.first()) {
+            (Some(example), _) => example.clone(),
+            (None, Some(word)) => json!(word),
+            (None, None) => json!("x"),
+        },
         1 => json!(1),
         2 => json!(true),
         3 => json!(1.5),
@@ -73,6 +90,44 @@ fn substitute(number: usize, expected: &[String]) -> Json {
 }
 
 impl Repair {
+    /// Notes the keys that the schema of the table itself requires.
+    fn missing(&mut self) {
+        let required = self.schema.get("required").and_then(Json::as_array).cloned().unwrap_or_default();
+        let Some(table) = self.input.as_object() else {
+            return;
+        };
+        let absent: Vec<String> = required
+            .iter()
+            .filter_map(Json::as_str)
+            .filter(|key| !table.contains_key(*key))
+            .take(MAX_PROBLEMS)
+            .map(|key| format!("/{}", escape(key)))
+            .collect();
+        for place in absent {
+            self.problems.push(Problem::error(&place, self.described(&place), "nothing"));
+            self.tried.insert((place.clone(), 0));
+            let example = self.example(&place).cloned();
+            put(&mut self.input, &place, substitute(0, &[], example.as_ref()));
+        }
+    }
+
+    fn property(&self, place: &str) -> Option<&Json> {
+        self.schema.get("properties")?.get(place.strip_prefix('/')?)
+    }
+
+    /// Something that the author of the type calls acceptable.
+    fn example(&self, place: &str) -> Option<&Json> {
+        let property = self.property(place)?;
+        property.pointer("/examples/0").or_else(|| property.get("default"))
+    }
+
+    /// What the author says about a key.
+    fn described(&self, place: &str) -> String {
+        let text =
+            self.property(place).and_then(|property| property.get("description")).and_then(Json::as_str);
+        text.map_or_else(|| "a value".to_owned(), str::to_owned)
+    }
+
     /// Notes one error and repairs its place; false when nothing helps.
     fn step(&mut self, path: &Path, text: &str, original: &Json) -> bool {
         let mut place = pointer(path);
@@ -97,9 +152,11 @@ impl Repair {
         match next {
             Some(number) => {
                 self.tried.insert((place.clone(), number));
-                put(&mut self.input, &place, substitute(number, &error.words))
+                let example = self.example(&place).cloned();
+                put(&mut self.input, &place, substitute(number, &error.words, example.as_ref()))
             }
-            None => false,
+            // Nothing is acceptable here: without the key, serde at least comes to the others.
+            None => self.tried.insert((place.clone(), SUBSTITUTES)) && remove(&mut self.input, &place),
         }
     }
 
@@ -153,8 +210,8 @@ impl Explained {
         }
         match text.rsplit_once(", expected ") {
             Some((found, expected)) => {
-                let found = found.rsplit_once(": ").map_or(found, |(_, found)| found);
-                plain(expected.to_owned(), Some(found.to_owned()))
+                let found = found.split_once(": ").map_or(found, |(_, found)| found);
+                plain(in_words(expected), Some(found.to_owned()))
             }
             None => match text.strip_prefix("expected ").and_then(|rest| rest.split_once(", found ")) {
                 Some((expected, found)) => plain(expected.to_owned(), Some(found.to_owned())),
@@ -194,6 +251,28 @@ pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
         .filter(|(likeness, _)| *likeness >= SIMILAR)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, word)| word)
+}
+
+/// Rust's names of types in the operator's words.
+fn in_words(expected: &str) -> String {
+    let whole = |from: &str, to: &str| format!("a whole number from {from} to {to}");
+    match expected {
+        "u8" => whole("0", "255"),
+        "u16" => whole("0", "65535"),
+        "u32" => whole("0", "4294967295"),
+        "u64" | "usize" => "a whole number, 0 or more".to_owned(),
+        "i8" => whole("-128", "127"),
+        "i16" => whole("-32768", "32767"),
+        "i32" => whole("-2147483648", "2147483647"),
+        "i64" | "isize" => "a whole number".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a string" => "text".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "a table".to_owned(),
+        other if other.starts_with("struct ") => "a table".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 fn list(before: &str, words: &[String], none: &str) -> String {
@@ -275,10 +354,11 @@ fn put(input: &mut Json, place: &str, value: Json) -> bool {
 mod tests {
     use super::*;
 
-    #[derive(serde::Deserialize, Debug, PartialEq)]
+    #[derive(serde::Deserialize, JsonSchema, Debug, PartialEq)]
     #[serde(deny_unknown_fields)]
     #[allow(dead_code, reason = "only read by serde")]
     struct Connection {
+        /// host name or address
         host: String,
         #[serde(default)]
         port: u16,
@@ -290,14 +370,14 @@ mod tests {
         list: Vec<u8>,
     }
 
-    #[derive(serde::Deserialize, Debug, PartialEq)]
+    #[derive(serde::Deserialize, JsonSchema, Debug, PartialEq)]
     #[serde(rename_all = "lowercase")]
     enum Parity {
         None,
         Even,
     }
 
-    #[derive(serde::Deserialize, Debug, PartialEq, Default)]
+    #[derive(serde::Deserialize, JsonSchema, Debug, PartialEq, Default)]
     #[serde(try_from = "String")]
     struct Address(u32);
 
@@ -331,10 +411,11 @@ mod tests {
                 .unwrap_or_else(|| panic!("{place}: {found:?}"))
         };
         assert_eq!(find("/prot").3, "did you mean `port`?");
-        assert_eq!(find("/host").1, "a value");
-        assert_eq!((find("/port").1.as_str(), find("/port").2.as_str()), ("u16", "70000"));
+        assert_eq!(find("/host").1, "host name or address");
+        let port = find("/port");
+        assert_eq!((port.1.as_str(), port.2.as_str()), ("a whole number from 0 to 65535", "70000"));
         assert_eq!(find("/parity").3, "did you mean `even`?");
-        assert_eq!(find("/list/1").1, "u8");
+        assert_eq!(find("/list/1").1, "a whole number from 0 to 255");
         assert_eq!(find("/list/3").2, "4000");
         assert!(!format!("{found:?}").contains("12345"), "{found:?}");
         assert_eq!(find("/password").1, "a secret text");
