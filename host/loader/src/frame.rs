@@ -303,6 +303,23 @@ mod tests {
     }
 
     #[test]
+    fn random_bytes_never_panic() {
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            let bytes: Vec<u8> = (0..state % 64)
+                .map(|_| {
+                    state =
+                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (state >> 56) as u8
+                })
+                .collect();
+            state = state.wrapping_add(1);
+            let _ = Frame::decode(&bytes);
+            let _ = read_frame(&mut bytes.as_slice());
+        }
+    }
+
+    #[test]
     fn cut_and_hostile_frames_are_refused() {
         for frame in frames() {
             let bytes = frame.encode();

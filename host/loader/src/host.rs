@@ -4,7 +4,7 @@
 //! Callbacks run on threads of the plugin (or of its worker's reader): they only enqueue and return (R2). A panic in
 //! one is caught, counted and answered with "refused".
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use busbar_contract::{Event, Malformed, Samples};
 use serde::{Deserialize, Serialize};
@@ -208,6 +208,3 @@ pub trait HostCallbacks: Send + Sync + 'static {
     /// call it.
     fn down(&self, reason: &str);
 }
-
-/// Room that a caller leaves beyond the plugin's own deadline before it gives up.
-pub const GRACE: Duration = Duration::from_millis(250);

@@ -9,7 +9,10 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{net::UnixStream, process::ExitStatusExt},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -43,6 +46,10 @@ impl Launcher {
         let (ours, theirs) = UnixStream::pair()?;
         let child = Command::new(&self.program)
             .args([OsString::from(mode), file.as_os_str().to_owned()])
+            // The place and text of a panic are wanted, not pages of frames.
+            .env("RUST_BACKTRACE", "0")
+            // Ctrl-C at the terminal is for the host, which then ends its children in order.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(stderr)

@@ -17,6 +17,7 @@ pub mod instance;
 pub mod judge;
 pub mod launcher;
 pub mod load;
+pub mod log;
 pub mod plugin;
 pub mod preflight;
 pub mod probe;

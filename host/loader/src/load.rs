@@ -22,7 +22,6 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use crate::{
     LoadError, Step,
     call::Caller,
-    error::sentence,
     judge::{Expect, judge, parse},
     stage::noexec,
 };
@@ -82,18 +81,8 @@ pub fn distinct_loads() -> usize {
     LOADED.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
-/// Counts a distinct file, or refuses it.
 fn admit(path: &Path) -> Result<(), String> {
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if loaded.contains(path) {
-        return Ok(());
-    }
-    let count = loaded.len() + 1;
-    if count > MAX_LOADS {
-        return Err(format!(
-            "{MAX_LOADS} plugin versions are loaded in this process; restart Busbar or set isolation = \"process\""
-        ));
-    }
+    let count = count_in(&mut LOADED.lock().unwrap_or_else(PoisonError::into_inner), path)?;
     if count >= WARN_LOADS {
         tracing::warn!(
             loads = count,
@@ -101,8 +90,21 @@ fn admit(path: &Path) -> Result<(), String> {
             "many plugin versions are loaded and stay in memory; restart Busbar when convenient, or set isolation = \"process\""
         );
     }
-    loaded.insert(path.to_path_buf());
     Ok(())
+}
+
+/// Adds a file, or refuses it; 0 when it is known, else the number of distinct files with it.
+fn count_in(loaded: &mut BTreeSet<PathBuf>, path: &Path) -> Result<usize, String> {
+    if loaded.contains(path) {
+        return Ok(0);
+    }
+    if loaded.len() >= MAX_LOADS {
+        return Err(format!(
+            "{MAX_LOADS} plugin versions are loaded in this process; restart Busbar or set isolation = \"process\""
+        ));
+    }
+    loaded.insert(path.to_path_buf());
+    Ok(loaded.len())
 }
 
 #[allow(unsafe_code, reason = "dlopen and the first symbol lookup are the loader's task")]
@@ -130,9 +132,14 @@ fn linker_refusal(error: &libloading::Error) -> Refusal {
     if text.contains("failed to map segment") {
         return Refusal::NoExec;
     }
-    // "/path/to/copy.so: what" -> "what"
-    let what = text.rsplit_once(".so: ").map_or(text.as_str(), |(_, what)| what);
-    Refusal::Text(format!("the dynamic linker refused it: {}", sentence(what)))
+    Refusal::Text(format!("the dynamic linker refused it: {}", linker_words(&text)))
+}
+
+/// `/path/to/copy.so: what (required by /path/to/copy.so)` -> `what`; garbage of a damaged file becomes `?`.
+fn linker_words(text: &str) -> String {
+    let what = text.split_once(".so: ").map_or(text, |(_, what)| what);
+    let what = what.split_once(" (required by").map_or(what, |(what, _)| what);
+    what.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 /// abi_stable's report (up to 140 KB) as one sentence.
@@ -155,6 +162,9 @@ pub(crate) fn condense(error: &LibraryError) -> String {
         }
         LibraryError::RootModule { err: RootModuleError::Returned(error), .. } => {
             format!("its root module failed: {error}")
+        }
+        LibraryError::ParseVersionError(_) => {
+            "damaged: its ABI version cannot be read; copy the file again".into()
         }
         LibraryError::Many(errors) => {
             errors.iter().next().map_or_else(|| "refused without a reason".into(), condense)
@@ -189,6 +199,25 @@ fn layout(report: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_of_the_linker_are_clean() {
+        let text = "/s/x/ab.so: /lib/libc.so.6: version `GL\u{1b}_2' not found (required by /s/x/ab.so)";
+        assert_eq!(linker_words(text), "/lib/libc.so.6: version `GL?_2' not found");
+        assert_eq!(linker_words("/s/ab.so: undefined symbol: x"), "undefined symbol: x");
+        assert_eq!(linker_words(""), "");
+    }
+
+    #[test]
+    fn distinct_files_are_bounded_and_known_ones_are_free() {
+        let mut loaded = BTreeSet::new();
+        for n in 1..=MAX_LOADS {
+            assert_eq!(count_in(&mut loaded, Path::new(&format!("/{n}"))), Ok(n));
+        }
+        let text = count_in(&mut loaded, Path::new("/one-more")).unwrap_err();
+        assert!(text.contains("64 plugin versions") && text.contains("isolation"), "{text}");
+        assert_eq!(count_in(&mut loaded, Path::new("/1")), Ok(0));
+    }
 
     #[test]
     fn the_innermost_difference_is_shown() {

@@ -59,6 +59,10 @@ impl Outbox {
         self.changed.notify_all();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Everything queued; waits for something. `None` when closed and empty.
     fn take(&self) -> Option<VecDeque<Vec<u8>>> {
         let mut state = self.lock();

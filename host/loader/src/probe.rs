@@ -13,7 +13,10 @@ use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     process::{Child, ChildStderr, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -34,11 +37,15 @@ use crate::{
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest line of a child, bytes (a CHECK may list many problems).
 pub const MAX_LINE: usize = 16 * 1024 * 1024;
-/// What is kept of a child's standard error, bytes.
-const MAX_STDERR: usize = 4096;
+/// What is kept of a child's standard error, bytes: its beginning, because an abort prints pages of frames after the
+/// text that matters.
+const MAX_STDERR: usize = 8192;
+/// For the end of a dead child's standard error.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A staged plugin that survived its probe: the only thing that may be loaded.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Probed {
     /// The copy.
     pub staged: Staged,
@@ -53,7 +60,7 @@ pub struct Probe {
     describe: Option<Describe>,
     child: Child,
     lines: Lines,
-    stderr: Arc<Mutex<Vec<u8>>>,
+    stderr: Stderr,
     timeout: Duration,
 }
 
@@ -81,7 +88,7 @@ impl Probe {
             let text = format!("no probe process could be started: {}", crate::stage::plain(&error));
             LoadError::new(Step::Probe, &staged.source, text)
         })?;
-        let stderr = keep_stderr(child.stderr.take());
+        let stderr = Stderr::keep(child.stderr.take());
         let lines = Lines { stream, buffer: Vec::new() };
         let mut probe = Self { staged: staged.clone(), describe: None, child, lines, stderr, timeout };
         probe.answer("loading", "loaded")?;
@@ -177,9 +184,12 @@ impl Probe {
         let deadline = Instant::now() + self.timeout;
         let text = match wait_until(&mut self.child, deadline) {
             Some(status) => {
-                let detail = self.last_words();
-                let advice = "; the file is damaged or the plugin has a bug";
-                let detail = if detail.is_empty() { advice.to_owned() } else { format!(": {detail}") };
+                let panic = self.stderr.first_panic();
+                let detail = if panic.is_empty() {
+                    "; the file is damaged or the plugin has a bug".to_owned()
+                } else {
+                    format!(": {panic}")
+                };
                 format!("{what}: {}{detail}", how_it_ended(status))
             }
             None => {
@@ -188,23 +198,6 @@ impl Probe {
             }
         };
         self.error(Step::Probe, &text)
-    }
-
-    /// The last line on standard error, where it helps: panics and the dynamic linker's own words.
-    fn last_words(&self) -> String {
-        let kept = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let text = String::from_utf8_lossy(&kept).into_owned();
-        let helpful = |line: &&str| !line.trim().is_empty() && !line.contains("RUST_BACKTRACE");
-        let Some(panic) = text.find("panicked at") else {
-            let linker = text.lines().rev().find(|line| line.contains("ld.so"));
-            return linker.map_or_else(String::new, |line| {
-                line.split_once("ld.so: ").map_or(line, |(_, words)| words).trim().to_owned()
-            });
-        };
-        // "thread 'x' panicked at src/lib.rs:1:2:\nmessage"
-        let mut lines = text.get(panic..).unwrap_or_default().lines().filter(helpful);
-        let place = lines.next().unwrap_or_default().trim_end_matches(':');
-        format!("{place}: {}", lines.next().unwrap_or_default())
     }
 
     fn error(&self, step: Step, text: &str) -> LoadError {
@@ -236,23 +229,50 @@ pub(crate) fn wait_until(child: &mut Child, deadline: Instant) -> Option<std::pr
     }
 }
 
-/// Keeps the last [`MAX_STDERR`] bytes; the pipe is drained so that the child never blocks on it.
-fn keep_stderr(pipe: Option<ChildStderr>) -> Arc<Mutex<Vec<u8>>> {
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    let Some(mut pipe) = pipe else { return kept };
-    let target = Arc::clone(&kept);
-    let drain = move || {
-        let mut chunk = [0u8; 1024];
-        while let Ok(n @ 1..) = pipe.read(&mut chunk) {
-            let mut kept = target.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.extend_from_slice(chunk.get(..n).unwrap_or_default());
-            let excess = kept.len().saturating_sub(MAX_STDERR);
-            kept.drain(..excess);
-        }
-    };
-    // Without the thread the last words are missing, nothing else.
-    let _ = thread::Builder::new().name("probe-stderr".into()).spawn(drain);
-    kept
+/// The beginning of a child's standard error; the pipe is drained so that the child never blocks on it.
+#[derive(Debug)]
+struct Stderr {
+    kept: Arc<Mutex<Vec<u8>>>,
+    ended: Receiver<()>,
+}
+
+impl Stderr {
+    fn keep(pipe: Option<ChildStderr>) -> Self {
+        let kept = Arc::<Mutex<Vec<u8>>>::default();
+        // Its end is the signal: the sender is dropped with the thread.
+        let (end, ended) = sync_channel(1);
+        let target = Arc::clone(&kept);
+        let drain = move || {
+            let _end = end;
+            let Some(mut pipe) = pipe else { return };
+            let mut chunk = [0u8; 1024];
+            while let Ok(n @ 1..) = pipe.read(&mut chunk) {
+                let mut kept = target.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = MAX_STDERR.saturating_sub(kept.len());
+                kept.extend_from_slice(chunk.get(..n.min(room)).unwrap_or_default());
+            }
+        };
+        // Without the thread the last words are missing, nothing else.
+        let _ = thread::Builder::new().name("probe-stderr".into()).spawn(drain);
+        Self { kept, ended }
+    }
+
+    /// Of a child that ended: text and place of the first panic; empty where there is none.
+    fn first_panic(&self) -> String {
+        // Bounded: a process that the plugin started may still hold the pipe.
+        let _ = self.ended.recv_timeout(LAST_WORDS_PATIENCE);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        panic_in(&String::from_utf8_lossy(&kept)).unwrap_or_default()
+    }
+}
+
+/// `thread 'x' panicked at /long/path/src/lib.rs:1:2:\nmessage` -> `message (src/lib.rs:1:2)`
+fn panic_in(text: &str) -> Option<String> {
+    let (_, panic) = text.split_once("panicked at ")?;
+    let mut lines = panic.lines();
+    let place = lines.next()?.trim_end_matches(':');
+    let start = place.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
+    Some(format!("{} ({})", lines.next().unwrap_or_default(), place.get(start..)?))
 }
 
 /// Lines over a socket with deadlines and a bound.
@@ -305,4 +325,32 @@ impl Lines {
 /// One sentence, see [`crate::stage::stage`] and [`Probe::start`].
 pub fn probe(launcher: &Launcher, staged: &Staged, expect: Expect<'_>) -> Result<Probed, LoadError> {
     Probe::start(launcher, staged, expect)?.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_panic_is_found_with_a_short_place() {
+        let text = "noise\n\nthread '<unnamed>' (7) panicked at /home/x/drivers/a/src/lib.rs:7:15:\nbug\nstack\npanicked at b:1:\nc";
+        assert_eq!(panic_in(text).unwrap(), "bug (src/lib.rs:7:15)");
+        assert_eq!(panic_in("panicked at lib.rs:1:2:").unwrap(), " (lib.rs:1:2)");
+        assert_eq!(panic_in("nothing"), None);
+    }
+
+    #[test]
+    fn lines_are_bounded_and_have_deadlines() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut lines = Lines { stream: ours, buffer: Vec::new() };
+        let soon = || Instant::now() + Duration::from_millis(20);
+        assert_eq!(lines.next(soon()).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        theirs.write_all(b"{}\n[1]\nhalf").unwrap();
+        assert_eq!(lines.next(soon()).unwrap().unwrap(), b"{}");
+        assert_eq!(lines.next(soon()).unwrap().unwrap(), b"[1]");
+        drop(theirs);
+        assert_eq!(lines.next(soon()).unwrap(), None);
+        lines.buffer = vec![b'x'; MAX_LINE + 1];
+        assert_eq!(lines.next(soon()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
 }

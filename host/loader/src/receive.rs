@@ -200,7 +200,8 @@ impl Receiver {
         })
     }
 
-    pub(crate) fn log(&self, inst: u64, entry: LogEntry) {
+    pub(crate) fn log(&self, inst: u64, mut entry: LogEntry) {
+        bound(&mut entry);
         let inst = if self.is_live(inst) { inst } else { 0 };
         if let Err(text) = guard(|| self.callbacks.log(inst, entry)) {
             self.host_panic("log", &text);
@@ -303,7 +304,7 @@ pub(crate) fn entry(rec: &LogRecord<'_>) -> LogEntry {
                     1 => FieldValue::Bool(field.bits != 0),
                     2 => FieldValue::Int(field.bits.cast_signed()),
                     3 => FieldValue::Uint(field.bits),
-                    4 => FieldValue::Float(f64::from_bits(field.bits)),
+                    4 => float(f64::from_bits(field.bits)),
                     _ => FieldValue::Text(text(field.text.as_bytes())),
                 };
                 (text(field.name.as_bytes()), value)
@@ -312,7 +313,51 @@ pub(crate) fn entry(rec: &LogRecord<'_>) -> LogEntry {
     }
 }
 
+/// JSON has no NaN, and the record of a worker travels as JSON.
+fn float(value: f64) -> FieldValue {
+    if value.is_finite() { FieldValue::Float(value) } else { FieldValue::Text(value.to_string()) }
+}
+
+/// A worker's record was built outside of the trust boundary.
+fn bound(entry: &mut LogEntry) {
+    entry.fields.truncate(MAX_LOG_FIELDS);
+    let values = entry.fields.iter_mut().flat_map(|(name, value)| {
+        let value = if let FieldValue::Text(text) = value { Some(text) } else { None };
+        std::iter::once(name).chain(value)
+    });
+    for text in [&mut entry.target, &mut entry.file, &mut entry.message].into_iter().chain(values) {
+        let end = (0..=MAX_LOG_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
 fn text(bytes: &[u8]) -> String {
     let shown = bytes.get(..MAX_LOG_TEXT).unwrap_or(bytes);
     String::from_utf8_lossy(shown).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_records_are_bounded() {
+        let long = "ä".repeat(MAX_LOG_TEXT);
+        let mut entry = LogEntry {
+            level: Level::Info,
+            device: None,
+            target: long.clone(),
+            file: long.clone(),
+            line: 1,
+            message: long.clone(),
+            fields: vec![(long.clone(), FieldValue::Text(long)); MAX_LOG_FIELDS + 1],
+        };
+        bound(&mut entry);
+        assert_eq!(entry.fields.len(), MAX_LOG_FIELDS);
+        assert_eq!((entry.message.len(), entry.target.len(), entry.file.len()), (8192, 8192, 8192));
+        assert!(entry.fields.iter().all(|(name, value)| name.len() <= MAX_LOG_TEXT
+            && matches!(value, FieldValue::Text(text) if text.len() <= MAX_LOG_TEXT)));
+        assert_eq!(float(f64::NAN), FieldValue::Text("NaN".into()));
+        assert_eq!(text(&[0xff, b'a']), "\u{fffd}a");
+    }
 }

@@ -20,7 +20,7 @@ use std::{
     process::{Child, Stdio},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
         mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
@@ -58,6 +58,8 @@ pub(crate) struct Worker {
     describe: Describe,
     stats: Arc<StatsCell>,
     link: Mutex<Option<Arc<Link>>>,
+    /// One start at a time.
+    starting: Mutex<()>,
 }
 
 /// One life of the process.
@@ -70,8 +72,6 @@ struct Link {
     socket: UnixStream,
     calls: Mutex<Calls>,
     next_call: AtomicU64,
-    /// The end is wanted, or `init` failed: `down` is not told.
-    expected_end: AtomicBool,
 }
 
 /// Calls that wait for their reply, or why none will come.
@@ -79,6 +79,8 @@ struct Link {
 struct Calls {
     waiting: HashMap<u64, SyncSender<Result<Vec<u8>, String>>>,
     over: Option<String>,
+    /// `init` succeeded and no end is wanted: an end is told by `down`.
+    announce_end: bool,
 }
 
 impl Worker {
@@ -89,6 +91,7 @@ impl Worker {
             describe: describe.clone(),
             stats: Arc::default(),
             link: Mutex::new(None),
+            starting: Mutex::new(()),
         }
     }
 
@@ -119,6 +122,7 @@ impl Worker {
         limit: Duration,
     ) -> Result<(), LoadError> {
         let fail = |text: &str| self.error(Step::Start, text);
+        let _one_at_a_time = lock(&self.starting);
         if self.alive().is_some() {
             return Err(fail("already started; stop it first"));
         }
@@ -128,11 +132,13 @@ impl Worker {
         })?;
         match link.call("start", limit, |call| Frame::Init { call, options }) {
             Ok(_) => {
-                link.expected_end.store(false, Ordering::Release);
+                let mut calls = lock(&link.calls);
                 // It may have died between its reply and here, unannounced.
-                if let Some(reason) = lock(&link.calls).over.clone() {
-                    return Err(fail(&reason));
+                if let Some(reason) = &calls.over {
+                    return Err(fail(reason));
                 }
+                calls.announce_end = true;
+                drop(calls);
                 *lock(&self.link) = Some(link);
                 Ok(())
             }
@@ -156,7 +162,6 @@ impl Worker {
             socket,
             calls: Mutex::default(),
             next_call: AtomicU64::new(1),
-            expected_end: AtomicBool::new(true),
         });
         let outbox = Arc::clone(&link.outbox);
         let write = move || {
@@ -199,7 +204,7 @@ impl Worker {
 
     pub(crate) fn shutdown(&self, deadline: Duration) -> bool {
         let Some(link) = lock(&self.link).take() else { return true };
-        link.expected_end.store(true, Ordering::Release);
+        lock(&link.calls).announce_end = false;
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         let limit = deadline.saturating_add(GUARDED_SHUTDOWN_GRACE);
         let answer = link.call("shutdown", limit, |call| Frame::Shutdown { call, deadline_ms });
@@ -213,7 +218,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if let Some(link) = lock(&self.link).take() {
-            link.expected_end.store(true, Ordering::Release);
+            lock(&link.calls).announce_end = false;
             link.kill();
         }
     }
@@ -227,11 +232,12 @@ impl Link {
         {
             let mut calls = lock(&self.calls);
             if let Some(reason) = &calls.over {
-                return Err(reason.clone());
+                return Err(format!("{what} failed: {reason}"));
             }
             calls.waiting.insert(call, sender);
         }
-        if !self.outbox.control(frame(call).encode()).is_taken() {
+        // Closed: the worker is dying, and the reader is about to say how.
+        if !self.outbox.control(frame(call).encode()).is_taken() && !self.outbox.is_closed() {
             lock(&self.calls).waiting.remove(&call);
             return Err(format!("{what}: the worker takes nothing more"));
         }
@@ -288,17 +294,18 @@ impl Link {
             )
         });
         self.outbox.close();
-        {
+        let announce = {
             let mut calls = lock(&self.calls);
             calls.over = Some(reason.clone());
             // Dropping the senders answers everybody who waits.
             calls.waiting.clear();
-        }
-        if self.expected_end.load(Ordering::Acquire) {
-            self.receiver.close();
-        } else {
+            calls.announce_end
+        };
+        if announce {
             let error = LoadError::new(Step::Call, self.name.as_ref(), &reason);
             self.receiver.down(&error.text);
+        } else {
+            self.receiver.close();
         }
     }
 

@@ -55,6 +55,7 @@ const STEP: Duration = Duration::from_millis(5);
 
 /// Runs `--worker COPY`.
 pub(crate) fn main(copy: &Path) -> ExitCode {
+    ignore_stop_signals();
     match take_stdin_socket() {
         Ok(Some(socket)) => match run(copy, &socket) {
             Ok(()) => ExitCode::SUCCESS,
@@ -62,6 +63,16 @@ pub(crate) fn main(copy: &Path) -> ExitCode {
         },
         Ok(None) => complain("--worker is for Busbar itself: expected a socket as standard input"),
         Err(error) => complain(&error.to_string()),
+    }
+}
+
+/// A service manager stops every process of the unit at once; the host ends its workers in order, and a worker ends
+/// with the host's socket anyway.
+#[allow(unsafe_code, reason = "signal(2) has no safe form in std")]
+fn ignore_stop_signals() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: SIG_IGN installs no handler function; nothing else in this process has set these signals.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 
