@@ -12,8 +12,8 @@ use crate::shared::{device, mqtt_sink, quality, topic};
 const DEVICES: usize = 20;
 /// Addresses too far apart to be read together: four equal requests per poll, each with another true answer.
 const ADDRESSES: [u16; 4] = [0, 300, 600, 900];
-/// Late reads to be survived.
-const LATE: u64 = 1_000;
+/// Delayed reads to be survived: one in twenty of them is back just in time, so that the edge is tried too.
+const LATE: u64 = 1_200;
 /// Generous: some 20 late answers per second are expected.
 const LIMIT: Duration = Duration::from_secs(200);
 
@@ -50,7 +50,7 @@ fn never_a_foreign_value(transport: &str) {
         peer.behave(index, json!({ "delay": [0.08, 0.5], "share": 0.2 }));
     }
     let _gateway = Gateway::start(&(body + &mqtt_sink(&broker.url())));
-    until("a thousand late answers", LIMIT, || {
+    until("the late answers", LIMIT, || {
         let late: u64 = (0..DEVICES).map(|index| peer.stats(index)["delayed"].as_u64().unwrap()).sum();
         (late >= LATE).then_some(())
     });
