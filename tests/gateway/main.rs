@@ -19,5 +19,6 @@ mod harness;
 mod late;
 mod serial;
 mod shared;
+mod simulator;
 mod timed;
 mod values;
