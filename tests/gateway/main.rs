@@ -17,6 +17,7 @@ mod commands;
 mod converter;
 mod harness;
 mod late;
+mod plugins;
 mod serial;
 mod shared;
 mod simulator;
