@@ -97,7 +97,8 @@ impl Gate {
         let request = parse(payload)?;
         let refuse = |reason, text: String| Refused { id: Some(request.id.clone()), reason, text };
         if retained {
-            let text = "expected a message that is not retained: publish commands with retain = false".to_owned();
+            let text =
+                "expected a message that is not retained: publish commands with retain = false".to_owned();
             return Err(refuse(Reason::Retained, text));
         }
         if request.expires_ns <= now_ns {
@@ -111,7 +112,8 @@ impl Gate {
         let key = self.hasher.hash_one((topic, &request.id));
         self.forget_expired(now_ns);
         if self.seen.contains_key(&key) {
-            let text = "expected a new id, found one that was used before: a command is never repeated".to_owned();
+            let text =
+                "expected a new id, found one that was used before: a command is never repeated".to_owned();
             return Err(refuse(Reason::Repeated, text));
         }
         if self.seen.len() >= MAX_REMEMBERED {
@@ -160,9 +162,10 @@ fn parse(payload: &[u8]) -> Result<Request, Refused> {
         None => return Err(malformed(None, "no id".to_owned())),
     };
     let value = match wire.value {
-        Some(value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::String(_))) => {
+        Some(
             value
-        }
+            @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::String(_)),
+        ) => value,
         Some(_) => return Err(malformed(Some(id), "a value that is no bool, number or text".to_owned())),
         None => return Err(malformed(Some(id), "no value".to_owned())),
     };
@@ -187,7 +190,14 @@ fn expiry(expires: &serde_json::Value) -> Option<i64> {
 
 /// Appends the answer `{"id":"42","result":"refused","reason":"busy","text":"...","ts":1767225600123}`; empty `reason`
 /// and `text` are left out, an unknown id is null.
-pub fn write_result(out: &mut Vec<u8>, id: Option<&str>, result: &str, reason: &str, text: &str, now_ns: i64) {
+pub fn write_result(
+    out: &mut Vec<u8>,
+    id: Option<&str>,
+    result: &str,
+    reason: &str,
+    text: &str,
+    now_ns: i64,
+) {
     out.extend_from_slice(b"{\"id\":");
     match id {
         Some(id) => write_text(out, id),

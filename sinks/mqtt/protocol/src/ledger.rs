@@ -32,9 +32,9 @@ pub enum Handshake {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
-    PubAck,
-    PubRec,
-    PubComp,
+    Ack,
+    Received,
+    Complete,
 }
 
 #[derive(Debug)]
@@ -93,8 +93,8 @@ impl<T> Ledger<T> {
         }
         let id = advance(self.first, self.span.len());
         let waiting = match handshake {
-            Handshake::PubAck => Waiting::PubAck,
-            Handshake::PubRec => Waiting::PubRec,
+            Handshake::PubAck => Waiting::Ack,
+            Handshake::PubRec => Waiting::Received,
         };
         self.span.push_back(Some(Entry { token, sent: now, waiting }));
         self.open += 1;
@@ -103,14 +103,14 @@ impl<T> Ledger<T> {
 
     /// PUBACK: the token of the message; `None` for an id that does not wait for one.
     pub fn puback(&mut self, id: u16) -> Option<T> {
-        self.take(id, &[Waiting::PubAck])
+        self.take(id, &[Waiting::Ack])
     }
 
     /// PUBREC without error: true when PUBREL must follow (also for a repeated PUBREC).
     pub fn pubrec(&mut self, id: u16) -> bool {
         match self.slot(id).and_then(|slot| slot.as_mut()) {
-            Some(entry) if entry.waiting != Waiting::PubAck => {
-                entry.waiting = Waiting::PubComp;
+            Some(entry) if entry.waiting != Waiting::Ack => {
+                entry.waiting = Waiting::Complete;
                 true
             }
             _ => false,
@@ -119,12 +119,12 @@ impl<T> Ledger<T> {
 
     /// PUBCOMP: the token of the message; `None` for an id that does not wait for one.
     pub fn pubcomp(&mut self, id: u16) -> Option<T> {
-        self.take(id, &[Waiting::PubComp])
+        self.take(id, &[Waiting::Complete])
     }
 
     /// PUBACK or PUBREC with an error (MQTT 5): the broker will never take this message.
     pub fn refused(&mut self, id: u16) -> Option<T> {
-        self.take(id, &[Waiting::PubAck, Waiting::PubRec])
+        self.take(id, &[Waiting::Ack, Waiting::Received])
     }
 
     /// The connection is over: every unacknowledged token, oldest first. The ledger is empty afterwards; the next
@@ -299,7 +299,12 @@ mod tests {
                 98 => {
                     ledger.puback(random(70_000) as u16).map(|token| done.insert(token));
                 }
-                _ => ledger.lost().collect::<Vec<_>>().into_iter().rev().for_each(|token| resend.push_front(token)),
+                _ => ledger
+                    .lost()
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev()
+                    .for_each(|token| resend.push_front(token)),
             }
         }
         resend.extend(ledger.lost());

@@ -18,6 +18,8 @@
 //!
 //! No ABI, no knowledge of the host, no clock of its own besides `tokio::time`; times for payloads come from outside.
 
+#[cfg(feature = "broker")]
+pub mod broker;
 pub mod command;
 mod error;
 pub mod ledger;

@@ -67,7 +67,8 @@ impl Url {
     /// Reads `mqtt://host[:port]` (1883) or `mqtts://host[:port]` (8883). The error says what was expected and found.
     pub fn parse(text: &str) -> Result<Self, String> {
         const SHAPE: &str = "mqtt://host:port or mqtts://host:port";
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("expected {SHAPE}, found {text}"))?;
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| format!("expected {SHAPE}, found {text}"))?;
         let tls = match scheme {
             "mqtt" => false,
             "mqtts" => true,
@@ -82,7 +83,13 @@ impl Url {
         }
         let (host, port) = split_port(authority)?;
         let port = match port {
-            None => if tls { 8883 } else { 1883 },
+            None => {
+                if tls {
+                    8883
+                } else {
+                    1883
+                }
+            }
             Some(port) => port
                 .parse()
                 .ok()

@@ -99,6 +99,8 @@ pub struct Session<T> {
     input: BytesMut,
     chunk: Box<[u8]>,
     ledger: Ledger<Token<T>>,
+    /// How many of them are the session's own.
+    own: usize,
     /// Tokens of QoS 0 messages in `out`.
     written: Vec<T>,
     events: VecDeque<Event<T>>,
@@ -136,6 +138,7 @@ impl<T> Session<T> {
             input: BytesMut::with_capacity(CHUNK),
             chunk: vec![0; CHUNK].into_boxed_slice(),
             ledger: Ledger::new(options.window),
+            own: 0,
             written: Vec::new(),
             events: VecDeque::new(),
             max_packet: options.max_packet,
@@ -152,11 +155,9 @@ impl<T> Session<T> {
 
     async fn handshake(&mut self) -> Result<(), Error> {
         wire::write_connect(&mut self.out, &self.options).map_err(Error::Configuration)?;
-        let ack = loop {
-            match self.packet().await? {
-                Packet::ConnAck(ack) => break ack,
-                other => return Err(self.nonsense(&format!("expected CONNACK, found {other:?}"))),
-            }
+        let ack = match self.packet().await? {
+            Packet::ConnAck(ack) => ack,
+            other => return Err(self.nonsense(&format!("expected CONNACK, found {other:?}"))),
         };
         self.accept(&ack)?;
         if let Some(filter) = self.options.subscribe.clone() {
@@ -190,7 +191,9 @@ impl<T> Session<T> {
         if let Some(reason) = &ack.refused {
             return Err(match (ack.busy, ack.wrong_version) {
                 (true, _) => Error::Unreachable(format!("{url} refuses the connection for now: {reason}")),
-                (_, true) => Error::Refused(format!("{url} refuses the connection: {reason}: set version to the other one")),
+                (_, true) => Error::Refused(format!(
+                    "{url} refuses the connection: {reason}: set version to the other one"
+                )),
                 _ => Error::Refused(format!(
                     "{url} refuses the connection of client id {}: {reason}",
                     self.options.client_id
@@ -199,7 +202,9 @@ impl<T> Session<T> {
         }
         if let Some(max) = ack.max_qos.filter(|max| *max < self.options.qos as u8) {
             let wanted = self.options.qos as u8;
-            return Err(Error::Refused(format!("{url} allows qos {max} at most, expected {wanted}: lower qos")));
+            return Err(Error::Refused(format!(
+                "{url} allows qos {max} at most, expected {wanted}: lower qos"
+            )));
         }
         if let Some(max) = ack.receive_maximum {
             self.ledger.narrow(max);
@@ -213,7 +218,9 @@ impl<T> Session<T> {
         }
         self.no_retain = ack.no_retain;
         if ack.no_retain {
-            tracing::warn!("{url} keeps no retained messages: later subscribers see status and values only with the next message");
+            tracing::warn!(
+                "{url} keeps no retained messages: later subscribers see status and values only with the next message"
+            );
         }
         self.next_ping = Instant::now() + self.keep_alive;
         Ok(())
@@ -225,10 +232,10 @@ impl<T> Session<T> {
         self.ledger.has_room() && self.out.len() < MAX_OUT
     }
 
-    /// Messages that are not confirmed.
+    /// Messages of the caller that are not confirmed.
     #[must_use]
     pub fn unconfirmed(&self) -> usize {
-        self.ledger.open() + self.written.len()
+        self.ledger.open() - self.own + self.written.len()
     }
 
     /// How long this session lives, or lived.
@@ -279,12 +286,17 @@ impl<T> Session<T> {
         };
         let retain = message.retain && !self.no_retain;
         let Message { topic, payload, qos, .. } = *message;
-        wire::write_publish(&mut self.out, self.options.version, &Outgoing { topic, payload, qos, retain, id });
+        wire::write_publish(
+            &mut self.out,
+            self.options.version,
+            &Outgoing { topic, payload, qos, retain, id },
+        );
     }
 
     fn announce(&mut self, payload: &str) {
         if let Some(status) = self.options.status.clone() {
             let (topic, qos) = (status.topic.as_str(), status.qos);
+            self.own += usize::from(qos != Qos::AtMostOnce && self.ledger.has_room());
             self.put(&Message { topic, payload: payload.as_bytes(), qos, retain: true }, None);
         }
     }
@@ -321,7 +333,7 @@ impl<T> Session<T> {
     pub async fn close(mut self, limit: Duration) -> Vec<Event<T>> {
         let orderly = async {
             self.announce(OFFLINE);
-            while self.unconfirmed() > 0 && self.events.len() < MAX_EVENTS {
+            while self.ledger.open() + self.written.len() > 0 && self.events.len() < MAX_EVENTS {
                 self.turn().await?;
             }
             wire::write_disconnect(&mut self.out);
@@ -387,11 +399,11 @@ impl<T> Session<T> {
         match packet {
             Packet::PubAck { id, error: None } => {
                 let token = self.ledger.puback(id);
-                self.confirmed(id, token);
+                self.settled(id, token, Event::Delivered);
             }
             Packet::PubComp { id } => {
                 let token = self.ledger.pubcomp(id);
-                self.confirmed(id, token);
+                self.settled(id, token, Event::Delivered);
             }
             Packet::PubRec { id, error: None } => {
                 if self.ledger.pubrec(id) {
@@ -399,9 +411,8 @@ impl<T> Session<T> {
                 }
             }
             Packet::PubAck { id, error: Some(reason) } | Packet::PubRec { id, error: Some(reason) } => {
-                if let Some(token) = self.ledger.refused(id) {
-                    self.events.extend(token.map(|token| Event::Refused(token, reason)));
-                }
+                let token = self.ledger.refused(id);
+                self.settled(id, token, |token| Event::Refused(token, reason));
             }
             Packet::Publish(publish) => {
                 match publish.qos {
@@ -421,9 +432,10 @@ impl<T> Session<T> {
         Ok(())
     }
 
-    fn confirmed(&mut self, id: u16, token: Option<Token<T>>) {
+    fn settled(&mut self, id: u16, token: Option<Token<T>>, event: impl FnOnce(T) -> Event<T>) {
         match token {
-            Some(token) => self.events.extend(token.map(Event::Delivered)),
+            Some(Some(token)) => self.events.push_back(event(token)),
+            Some(None) => self.own -= 1,
             None => tracing::debug!(id, "the broker acknowledged a message that does not wait for it"),
         }
     }
@@ -439,7 +451,9 @@ impl<T> Session<T> {
         let limit = self.options.ack_timeout;
         let late = |since: Option<Instant>| since.is_some_and(|since| now.duration_since(since) >= limit);
         if late(self.ledger.oldest()) {
-            return Err(self.silent(&format!("no acknowledgement of a message for {} s", limit.as_secs_f64())));
+            return Err(
+                self.silent(&format!("no acknowledgement of a message for {} s", limit.as_secs_f64()))
+            );
         }
         if late(self.ping_sent) {
             return Err(self.silent(&format!("no answer to a ping for {} s", limit.as_secs_f64())));
@@ -469,7 +483,9 @@ impl<T> Session<T> {
         let url = &self.options.url;
         if taken_over {
             let id = &self.options.client_id;
-            return Error::TakenOver(format!("{url} gave the session to another client with the client id {id}"));
+            return Error::TakenOver(format!(
+                "{url} gave the session to another client with the client id {id}"
+            ));
         }
         Error::Closed(format!("{url} ended the session: {text}"))
     }
@@ -506,17 +522,18 @@ impl<T> Session<T> {
     }
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+        // Reading first: what the broker said before it closed is worth more than the error of a write.
+        if self.events.len() < MAX_EVENTS
+            && let Poll::Ready(result) = self.poll_read(cx)
+        {
+            return Poll::Ready(result.map(|()| Turn::Read));
+        }
         if let Poll::Ready(result) = self.poll_write(cx) {
             result?;
             if !self.written.is_empty() {
                 self.events.extend(self.written.drain(..).map(Event::Delivered));
                 return Poll::Ready(Ok(Turn::Written));
             }
-        }
-        if self.events.len() < MAX_EVENTS
-            && let Poll::Ready(result) = self.poll_read(cx)
-        {
-            return Poll::Ready(result.map(|()| Turn::Read));
         }
         self.tick.as_mut().poll(cx).map(|()| Ok(Turn::Tick))
     }

@@ -41,7 +41,8 @@ impl TakeOver {
         }
         let sure = how == Ended::TakenOver;
         // Again after as many as it took for the first one: a standing fault is not forgotten and does not flood.
-        if !(sure && self.short == 1) && !self.short.is_multiple_of(IN_A_ROW) {
+        let first = sure && self.short == 1;
+        if !first && !self.short.is_multiple_of(IN_A_ROW) {
             return None;
         }
         Some(if sure {

@@ -33,8 +33,12 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, Error> {
                 ))
             })?
         }
-        (Some(_), None) => return Err(Error::Configuration("expected tls.key beside tls.cert, found none".into())),
-        (None, Some(_)) => return Err(Error::Configuration("expected tls.cert beside tls.key, found none".into())),
+        (Some(_), None) => {
+            return Err(Error::Configuration("expected tls.key beside tls.cert, found none".into()));
+        }
+        (None, Some(_)) => {
+            return Err(Error::Configuration("expected tls.cert beside tls.key, found none".into()));
+        }
     };
     Ok(Arc::new(config))
 }
@@ -76,7 +80,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match found {
         Ok(list) if !list.is_empty() => Ok(list),
-        Ok(_) => Err(Error::Configuration(format!("expected a PEM certificate in {}, found none", path.display()))),
+        Ok(_) => {
+            Err(Error::Configuration(format!("expected a PEM certificate in {}, found none", path.display())))
+        }
         Err(error) => {
             Err(Error::Configuration(format!("expected PEM certificates in {}: {error}", path.display())))
         }
@@ -100,7 +106,9 @@ pub(crate) fn connector(files: &TlsFiles, url: &Url) -> Result<(TlsConnector, Se
 /// Names what is wrong with a certificate; anything else is [`Error::Unreachable`].
 pub(crate) fn classify(error: &std::io::Error, url: &Url) -> Error {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-        return Error::Unreachable(format!("TLS with {url} failed: {error}: is this the TLS port of the broker?"));
+        return Error::Unreachable(format!(
+            "TLS with {url} failed: {error}: is this the TLS port of the broker?"
+        ));
     };
     match tls {
         rustls::Error::InvalidCertificate(reason) => Error::Certificate(broker_certificate(reason, url)),
@@ -118,7 +126,9 @@ fn broker_certificate(reason: &CertificateError, url: &Url) -> String {
     use CertificateError as C;
     match reason {
         C::UnknownIssuer => {
-            format!("the certificate of {url} is signed by an unknown authority: set tls.ca to the authority's file")
+            format!(
+                "the certificate of {url} is signed by an unknown authority: set tls.ca to the authority's file"
+            )
         }
         C::Expired | C::ExpiredContext { .. } => {
             format!("the certificate of {url} has expired: renew it, or check this machine's clock")
@@ -127,10 +137,15 @@ fn broker_certificate(reason: &CertificateError, url: &Url) -> String {
             format!("the certificate of {url} is not valid yet: check this machine's clock")
         }
         C::NotValidForName | C::NotValidForNameContext { .. } => {
-            format!("the certificate of {url} is for another host: use the name that is in it, not {}", url.host)
+            format!(
+                "the certificate of {url} is for another host: use the name that is in it, not {}",
+                url.host
+            )
         }
         C::Revoked => format!("the certificate of {url} is revoked"),
-        C::BadSignature => format!("the certificate of {url} has a wrong signature: is tls.ca the right authority?"),
+        C::BadSignature => {
+            format!("the certificate of {url} has a wrong signature: is tls.ca the right authority?")
+        }
         other => format!("the certificate of {url} is not accepted: {other}"),
     }
 }

@@ -139,7 +139,8 @@ impl fmt::Display for Template {
         self.parts.iter().try_for_each(|part| match part {
             Part::Text(text) => f.write_str(text),
             Part::Value(value) => {
-                let name = Placeholder::ALL.iter().find(|(_, known)| known == value).map_or("", |(name, _)| name);
+                let name =
+                    Placeholder::ALL.iter().find(|(_, known)| known == value).map_or("", |(name, _)| name);
                 write!(f, "{{{name}}}")
             }
         })
@@ -157,7 +158,10 @@ fn check_levels(text: &str) -> Result<(), TopicError> {
         return Err(TopicError::new("no empty level (no leading, trailing or double /)", text));
     }
     if let Some(bad) = text.chars().find(|c| matches!(c, '+' | '#') || c.is_control()) {
-        return Err(TopicError::new("a topic without + # and control characters", bad.escape_default().to_string()));
+        return Err(TopicError::new(
+            "a topic without + # and control characters",
+            bad.escape_default().to_string(),
+        ));
     }
     Ok(())
 }
@@ -257,7 +261,7 @@ mod tests {
         let template = Template::parse("{host}/{device}/x{point}", &ALL).unwrap();
         let hostile = Names { host: "$SYS", device: "a/b", point: "+#\u{0}\n \u{7f}" };
         assert_eq!(template.render(&hostile), "_SYS/a_b/x______");
-        assert_eq!(template.render(&Names { host: "", device: "", point: "" }), "_/_/x");
+        assert_eq!(template.render(&Names { host: "", device: "", point: "" }), "_/_/x_");
         let long = "é".repeat(2000);
         let topic = template.render(&names(&long, "p"));
         assert!(topic.len() <= MAX_TOPIC, "{}", topic.len());

@@ -105,7 +105,8 @@ const fn length_bytes(remaining: usize) -> usize {
 
 /// Appends a PUBLISH (MQTT 3.1.1 and 5.0, section 3.3). False: the message is too large for MQTT, nothing is written.
 pub(crate) fn write_publish(out: &mut BytesMut, version: Version, message: &Outgoing<'_>) -> bool {
-    let Some(mut remaining) = remaining(version, message.qos, message.topic.len(), message.payload.len()) else {
+    let Some(mut remaining) = remaining(version, message.qos, message.topic.len(), message.payload.len())
+    else {
         return false;
     };
     out.reserve(5 + remaining);
@@ -139,7 +140,8 @@ pub(crate) fn write_connect(out: &mut BytesMut, options: &Options) -> Result<(),
             connect.clean_session = true;
             connect.last_will =
                 will.map(|status| v4::LastWill::new(status.topic.as_str(), OFFLINE, qos4(status.qos), true));
-            connect.login = user.map(|username| v4::Login { username, password: password.unwrap_or_default() });
+            connect.login =
+                user.map(|username| v4::Login { username, password: password.unwrap_or_default() });
             v4::Packet::Connect(connect).write(out, usize::MAX).map_err(|error| error.to_string())?;
         }
         Version::V5 => {
@@ -154,8 +156,9 @@ pub(crate) fn write_connect(out: &mut BytesMut, options: &Options) -> Result<(),
                 clean_start: true,
                 properties: Some(properties),
             };
-            let will = will
-                .map(|status| v5::LastWill::new(status.topic.as_str(), OFFLINE, qos5(status.qos), true, None));
+            let will = will.map(|status| {
+                v5::LastWill::new(status.topic.as_str(), OFFLINE, qos5(status.qos), true, None)
+            });
             let login = user.map(|username| v5::Login { username, password: password.unwrap_or_default() });
             v5::Packet::Connect(connect, will, login).write(out, None).map_err(|error| error.to_string())?;
         }
@@ -183,10 +186,8 @@ pub(crate) fn write_subscribe(
         }
         Version::V5 => {
             // The broker keeps the retain flag of live messages, so that a retained command is always known as one.
-            let filter = v5::Filter {
-                preserve_retain: true,
-                ..v5::Filter::new(filter, common5::QoS::AtLeastOnce)
-            };
+            let filter =
+                v5::Filter { preserve_retain: true, ..v5::Filter::new(filter, common5::QoS::AtLeastOnce) };
             let packet = v5::Subscribe { pkid: id, ..v5::Subscribe::new(filter, None) };
             v5::Packet::Subscribe(packet).write(out, None).map_err(|error| error.to_string())?;
         }
@@ -224,24 +225,43 @@ pub(crate) fn read(input: &mut BytesMut, version: Version) -> Result<Option<Pack
         return Ok(Some(Packet::PubAck { id, error: None }));
     }
     match version {
-        Version::V3_1_1 => match v4::Packet::read(input, MAX_INCOMING) {
-            Ok(packet) => from_v4(packet).map(Some),
-            Err(common::Error::InsufficientBytes(_)) => Ok(None),
-            Err(error) => Err(error.to_string()),
-        },
-        Version::V5 => {
-            // A DISCONNECT without body is legal (MQTT 5.0, 3.14.2.1) and unknown to rumqttc.
-            if let [0xe0, 0, ..] = input.as_ref() {
-                input.advance(2);
-                return Ok(Some(Packet::Disconnect { taken_over: false, text: "no reason given".into() }));
+        Version::V3_1_1 => {
+            let before = input.len();
+            match v4::Packet::read(input, MAX_INCOMING) {
+                Ok(packet) => from_v4(packet).map(Some),
+                Err(common::Error::InsufficientBytes(_)) if input.len() == before => Ok(None),
+                Err(error) => Err(error.to_string()),
             }
+        }
+        Version::V5 => {
+            if let Some(packet) = short_disconnect(input) {
+                return Ok(Some(packet));
+            }
+            let before = input.len();
             match v5::Packet::read(input, u32::try_from(MAX_INCOMING).ok()) {
                 Ok(packet) => from_v5(packet).map(Some),
-                Err(common5::Error::InsufficientBytes(_)) => Ok(None),
+                // Also raised inside a whole packet that is too short for its fields; that one is consumed.
+                Err(common5::Error::InsufficientBytes(_)) if input.len() == before => Ok(None),
                 Err(error) => Err(error.to_string()),
             }
         }
     }
+}
+
+/// DISCONNECT of MQTT 5 without reason, or without the length of its properties: legal (MQTT 5.0, 3.14.2.1 and
+/// 3.14.2.2.1), sent by brokers, and unknown to `rumqttc`.
+fn short_disconnect(input: &mut BytesMut) -> Option<Packet> {
+    const SESSION_TAKEN_OVER: u8 = 0x8e;
+    let (length, reason) = match input.as_ref() {
+        [0xe0, 0, ..] => (2, 0),
+        [0xe0, 1, reason, ..] => (3, *reason),
+        _ => return None,
+    };
+    input.advance(length);
+    Some(Packet::Disconnect {
+        taken_over: reason == SESSION_TAKEN_OVER,
+        text: format!("reason code {reason:#04x} of MQTT 5"),
+    })
 }
 
 fn from_v4(packet: v4::Packet) -> Result<Packet, String> {
@@ -272,7 +292,8 @@ fn from_v5(packet: v5::Packet) -> Result<Packet, String> {
     Ok(match packet {
         P::ConnAck(ack) => Packet::ConnAck(connack5(&ack)),
         P::Publish(p) => {
-            let topic = String::from_utf8(p.topic.to_vec()).map_err(|_| "a topic that is not UTF-8".to_owned())?;
+            let topic =
+                String::from_utf8(p.topic.to_vec()).map_err(|_| "a topic that is not UTF-8".to_owned())?;
             if topic.is_empty() {
                 return Err("a topic alias that was not offered".to_owned());
             }
@@ -331,7 +352,9 @@ fn connack5(ack: &v5::ConnAck) -> ConnAck {
     use v5::ConnectReturnCode as C;
     let refused = match ack.code {
         C::Success => None,
-        C::RefusedProtocolVersion | C::UnsupportedProtocolVersion => Some("it does not speak MQTT 5".to_owned()),
+        C::RefusedProtocolVersion | C::UnsupportedProtocolVersion => {
+            Some("it does not speak MQTT 5".to_owned())
+        }
         C::BadClientId | C::ClientIdentifierNotValid => Some("it does not accept the client id".to_owned()),
         C::BadUserNamePassword => Some("wrong user name or password".to_owned()),
         C::NotAuthorized => Some("not authorised: check user name, password and rights".to_owned()),
@@ -407,7 +430,8 @@ mod tests {
     #[test]
     fn publish_bytes_are_those_of_rumqttc() {
         for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
-            for (topic, size, retain) in [("a", 0, false), ("busbar/h/d/p", 113, true), ("t", 20_000, false)] {
+            for (topic, size, retain) in [("a", 0, false), ("busbar/h/d/p", 113, true), ("t", 20_000, false)]
+            {
                 let payload = vec![b'x'; size];
                 let id = if qos == Qos::AtMostOnce { 0 } else { 517 };
                 let message = Outgoing { topic, payload: &payload, qos, retain, id };
@@ -468,18 +492,38 @@ mod tests {
                     found.push(packet);
                 }
             }
-            let publish = Publish {
-                topic: "t".into(),
-                payload: Bytes::from_static(b"p"),
-                qos: 1,
-                retain: true,
-                id: 9,
-            };
+            let publish =
+                Publish { topic: "t".into(), payload: Bytes::from_static(b"p"), qos: 1, retain: true, id: 9 };
             assert_eq!(
                 found,
                 [Packet::PubAck { id: 7, error: None }, Packet::PingResp, Packet::Publish(publish)]
             );
         }
+    }
+
+    #[test]
+    fn every_form_of_disconnect() {
+        for (bytes, expected) in [
+            (&[0xe0, 0][..], false),
+            (&[0xe0, 1, 0x8e][..], true),
+            (&[0xe0, 1, 0x8b][..], false),
+            (&[0xe0, 2, 0x8e, 0][..], true),
+            (&[0xe0, 7, 0x8e, 5, 0x1f, 0, 2, b'h', b'i'][..], true),
+        ] {
+            for cut in 0..bytes.len() {
+                assert_eq!(read(&mut BytesMut::from(&bytes[..cut]), Version::V5), Ok(None), "{bytes:02x?}");
+            }
+            match read(&mut BytesMut::from(bytes), Version::V5) {
+                Ok(Some(Packet::Disconnect { taken_over, .. })) => assert_eq!(taken_over, expected),
+                other => panic!("{bytes:02x?} {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_packet_that_is_too_short_is_an_error() {
+        // SUBACK of MQTT 5 whose properties claim more than the packet has.
+        assert!(read(&mut BytesMut::from(&[0x90, 3, 0, 1, 0x80][..]), Version::V5).is_err());
     }
 
     #[test]
@@ -507,7 +551,8 @@ mod tests {
                 let mut input = BytesMut::from(bytes.as_slice());
                 while !input.is_empty() {
                     let before = input.len();
-                    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&mut input, version))) {
+                    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&mut input, version)))
+                    {
                         Ok(Ok(Some(_))) => assert!(input.len() < before),
                         Ok(Ok(None) | Err(_)) => break,
                         Err(_) => panic!("{version:?} {bytes:02x?}"),
