@@ -471,12 +471,20 @@ fn a_browse_comes_in_pages_and_can_be_cancelled() {
     });
 }
 
+/// A request that runs until its question is answered: its number and the question's.
+fn occupy(rig: &mut Rig, instance: &Instance, point: u32) -> (u64, u64) {
+    let put = Value::Json(json!({ "put": { "key": "k", "value": "v" } }));
+    let number = rig.send(instance, &Request::Command(command(1, point, put)));
+    let (asked, _) = rig.event(|event| matches!(event, Event::StatePut(_)));
+    (number, asked)
+}
+
 #[test]
 fn r4_every_request_is_completed_exactly_once() {
     each(|rig| {
-        // One slow request, others behind it: cancelled, expired, and cut off by the stop.
-        let instance = device(rig, json!({ "acts": { "probe": "delay:300" } }), &["const:1", "value:a bool"]);
-        let slow = rig.send(&instance, &Request::Probe(of(1)));
+        // One request that waits for the host, others behind it: cancelled, expired, and cut off by the stop.
+        let instance = device(rig, json!({}), &["const:1", "value:a bool", "script json"]);
+        let (slow, asked) = occupy(rig, &instance, 12);
         let cancelled = rig.send(&instance, &read(1, 10_000));
         let expired = rig.send(&instance, &read(1, 20));
         let mut body = command(1, 11, Value::Bool(true));
@@ -493,9 +501,10 @@ fn r4_every_request_is_completed_exactly_once() {
         let answer = done.answer.unwrap();
         assert_eq!((answer.stage, answer.reason), (Stage::Refused, Some(Reason::Timeout)), "it never left");
         rig.completion(cancel);
+        rig.answer(&instance, asked, AnswerTo::StatePut { error: String::new() });
         assert!(matches!(rig.completion(slow), Said::Event(_, _, Event::Done(_))));
 
-        let running = rig.send(&instance, &Request::Probe(of(1)));
+        let (running, asked) = occupy(rig, &instance, 12);
         let queued: Vec<u64> = (0..100).map(|_| rig.send(&instance, &read(1, 10_000))).collect();
         let operate = rig.send(&instance, &Request::Command(command(1, 11, Value::Bool(true))));
         instance.stop(Duration::from_secs(20));
@@ -504,10 +513,9 @@ fn r4_every_request_is_completed_exactly_once() {
         }
         let Said::Event(_, _, Event::Done(done)) = rig.completion(operate) else { panic!() };
         assert_eq!(done.answer.unwrap().reason, Some(Reason::Handover));
-        assert!(
-            matches!(rig.completion(running), Said::Event(_, _, Event::Done(_))),
-            "a running exchange is finished"
-        );
+        rig.answer(&instance, asked, AnswerTo::StatePut { error: String::new() });
+        let Said::Event(_, _, Event::Done(done)) = rig.completion(running) else { panic!() };
+        assert_eq!(done.answer.unwrap().stage, Stage::Finished, "a running exchange is finished");
         rig.event(|event| matches!(event, Event::Stopped));
         assert!(rig.leftovers().is_empty(), "nothing twice, and nothing after STOPPED");
         if rig.plugin.isolation() == Isolation::InProcess {
@@ -519,11 +527,11 @@ fn r4_every_request_is_completed_exactly_once() {
 #[test]
 fn r4_a_full_queue_refuses_and_loses_nothing() {
     each(|rig| {
-        let instance = device(rig, json!({ "acts": { "probe": "delay:100" } }), &["const:1"]);
-        rig.send(&instance, &Request::Probe(of(1)));
+        let instance = device(rig, json!({}), &["const:1", "script json"]);
+        let (running, asked) = occupy(rig, &instance, 11);
         let mut taken = Vec::new();
         let mut refused = 0;
-        for number in 100_000..102_000 {
+        for number in 100_000..102_000_u64 {
             if instance.submit(number, &read(1, 20_000)).is_taken() {
                 taken.push(number)
             } else {
@@ -533,6 +541,8 @@ fn r4_a_full_queue_refuses_and_loses_nothing() {
         if rig.plugin.isolation() == Isolation::InProcess {
             assert!(refused > 0, "the queue is bounded");
         }
+        rig.answer(&instance, asked, AnswerTo::StatePut { error: String::new() });
+        rig.completion(running);
         let isolated = rig.plugin.isolation() == Isolation::Process;
         for number in taken {
             let said = rig.completion(number);

@@ -142,6 +142,27 @@ const fn one() -> u32 {
     1
 }
 
+impl Endpoint {
+    /// An endpoint that is strictly serial, may be opened again before it was closed, and locks no file.
+    pub fn new(key: impl Into<String>) -> Self {
+        Self { key: key.into(), exclusive: false, parallel: 1, lock_path: None }
+    }
+
+    /// Only one connection at a time is possible.
+    #[must_use]
+    pub const fn exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// Two processes must not use the local device behind this file at once.
+    #[must_use]
+    pub fn locked_by(mut self, path: impl Into<String>) -> Self {
+        self.lock_path = Some(path.into());
+        self
+    }
+}
+
 /// Keys of a point that belong to the host. In [`CheckInput::points`] and in `BindPoint::spec` the SDK takes them away
 /// before the driver reads the rest, so a driver's point type names only its own keys (`address`, `type`, ...).
 pub const HOST_POINT_KEYS: [&str; 19] = [
