@@ -25,13 +25,17 @@ fn peer() -> Peer {
 fn broken_files(dir: &Path) -> Vec<(&'static str, std::path::PathBuf, &'static [&'static str])> {
     let whole = std::fs::read(built::folder().join("libbusbar_driver_modbus.so")).unwrap();
     let mut foreign = whole[..4096].to_vec();
-    foreign[18] = 0xB7; // e_machine: AArch64
+    foreign[18] = 243; // e_machine: RISC-V
     let files: [(&str, &[u8], &[&str]); 5] = [
         ("empty", b"", &["empty"]),
         ("prose", b"this is no plugin, however long it may be written", &["ELF"]),
         ("truncated", &whole[..300 * 1024], &["truncated"]),
-        ("foreign", &foreign, &["aarch64"]),
-        ("library", &std::fs::read("/lib/x86_64-linux-gnu/libm.so.6").unwrap_or_default(), &["plugin"]),
+        ("foreign", &foreign, &["architecture", "riscv64"]),
+        (
+            "library",
+            &std::fs::read(built::folder().join("libbusbar_driver_not_a_plugin.so")).unwrap(),
+            &["plugin"],
+        ),
     ];
     files
         .into_iter()
