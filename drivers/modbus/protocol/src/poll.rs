@@ -34,9 +34,20 @@ pub struct Poller {
     refused: Vec<Option<(Instant, Error)>>,
 }
 
-/// What becomes of one point: its index in the order of [`Poller::new`], and a value or the reason why not.
-pub trait Receive: FnMut(usize, Result<Value, &Error>) + Send {}
-impl<F: FnMut(usize, Result<Value, &Error>) + Send> Receive for F {}
+/// Takes what a poll finds.
+pub trait Receive: Send {
+    /// An answer arrived just now; the values that follow come from it.
+    fn answered(&mut self) {}
+
+    /// What became of one point: its index in the order of [`Poller::new`], and a value or the reason why not.
+    fn point(&mut self, index: usize, value: Result<Value, &Error>);
+}
+
+impl<F: FnMut(usize, Result<Value, &Error>) + Send> Receive for F {
+    fn point(&mut self, index: usize, value: Result<Value, &Error>) {
+        self(index, value);
+    }
+}
 
 impl Poller {
     /// Plans the reading of `fields` from one unit.
@@ -174,7 +185,7 @@ impl Poller {
         let [member] = block.members.as_slice() else { return false };
         match self.refused.get(*member as usize) {
             Some(Some((until, error))) if Instant::now() < *until => {
-                receive(*member as usize, Err(error));
+                receive.point(*member as usize, Err(error));
                 true
             }
             _ => false,
@@ -182,6 +193,7 @@ impl Poller {
     }
 
     fn decode(&mut self, block: &Block, answer: &Answer, receive: &mut impl Receive) {
+        receive.answered();
         for member in &block.members {
             let index = *member as usize;
             let Some(field) = self.fields.get(index) else { continue };
@@ -194,8 +206,9 @@ impl Poller {
                 Answer::Written => None,
             };
             match value {
-                Some(value) => receive(index, Ok(value)),
-                None => receive(index, Err(&Error::NotSent("the plan does not cover this point".to_owned()))),
+                Some(value) => receive.point(index, Ok(value)),
+                None => receive
+                    .point(index, Err(&Error::NotSent("the plan does not cover this point".to_owned()))),
             }
             if let Some(refused) = self.refused.get_mut(index).filter(|refused| refused.is_some()) {
                 *refused = None;
@@ -209,7 +222,7 @@ impl Poller {
     fn spoil(&mut self, block: &Block, error: &Error, receive: &mut impl Receive) {
         for member in &block.members {
             let index = *member as usize;
-            receive(index, Err(error));
+            receive.point(index, Err(error));
             let permanent = matches!(error, Error::Refused { exception, .. } if exception.is_permanent());
             if permanent
                 && block.members.len() == 1

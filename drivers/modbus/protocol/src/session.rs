@@ -104,6 +104,8 @@ pub struct Session {
     open: Option<Open>,
     /// Set while a request is on its way: found set, the last call was dropped in the middle.
     in_flight: bool,
+    /// The last call's own request left for the device, whatever became of it.
+    left: bool,
     counters: Counters,
 }
 
@@ -127,6 +129,7 @@ impl Session {
             frame_log: FrameLog::default(),
             open: None,
             in_flight: false,
+            left: false,
             counters: Counters::default(),
         }
     }
@@ -155,6 +158,12 @@ impl Session {
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// True where the last call sent its request, so that a write may have been executed although it failed.
+    #[must_use]
+    pub const fn request_left(&self) -> bool {
+        self.left
     }
 
     /// The peer, for messages.
@@ -206,6 +215,7 @@ impl Session {
     /// # Errors
     /// [`Error`], sorted by consequence.
     pub async fn call(&mut self, unit: u8, call: &Call<'_>) -> Result<Answer, Error> {
+        self.left = false;
         call.check()?;
         let mut attempt = 0;
         let budget = Instant::now() + self.timing.response_timeout * self.timing.retries.saturating_add(1);
@@ -287,6 +297,7 @@ impl Session {
             self.memory.sent(unit, function);
         }
         self.counters.requests += 1;
+        self.left = true;
         let started = Instant::now();
         let outcome = self.exchange(unit, call).await;
         self.count_late();

@@ -1,5 +1,12 @@
 //! Replays `vectors/values.json` in both directions.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the whole binary is tests; clippy allows it only inside functions marked as such"
+)]
+
 use busbar_modbus::{Address, Field, FieldSpec, Order, Table, Value};
 use serde::Deserialize;
 
