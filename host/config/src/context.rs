@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) strict: bool,
     /// Keys (as [`Path`] text) whose values print-config must not show.
     pub(crate) masked: RefCell<BTreeSet<String>>,
+    /// Keys whose values came by a reference, as written.
+    pub(crate) references: RefCell<BTreeMap<String, String>>,
     /// Points so far, against [`MAX_POINTS`].
     pub(crate) points: Cell<usize>,
     /// A reference could not be followed, so CHECK would complain about a consequence.
@@ -49,6 +51,7 @@ impl<'a> Context<'a> {
             plugins,
             strict,
             masked: RefCell::default(),
+            references: RefCell::default(),
             points: Cell::new(0),
             lost_references: Cell::new(0),
             resolved: RefCell::default(),
@@ -63,6 +66,7 @@ impl<'a> Context<'a> {
         if !secret::has_reference(raw) {
             return Some(Cow::Borrowed(raw));
         }
+        self.references.borrow_mut().insert(path.to_string(), raw.to_string());
         if let Some(known) = self.resolved.borrow().get(raw) {
             return known.as_ref().map(|text| Cow::Owned(text.to_string()));
         }

@@ -45,9 +45,8 @@ pub(crate) struct Made {
     pub(crate) sink_keys: Vec<Entry>,
 }
 
-/// Where a point came from.
+/// What later steps need of a point's source.
 pub(crate) struct PointSource {
-    pub(crate) pos: Pos,
     pub(crate) sink_keys: Vec<Entry>,
     pub(crate) interlock: Option<Pos>,
 }
@@ -184,11 +183,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
         let mut sources = Vec::with_capacity(drafts.len());
         for draft in drafts {
             model.points.push(draft.model);
-            sources.push(PointSource {
-                pos: draft.pos,
-                sink_keys: draft.sink_keys,
-                interlock: draft.interlock,
-            });
+            sources.push(PointSource { sink_keys: draft.sink_keys, interlock: draft.interlock });
         }
         model.blocks = block::build(cx, &self.path, blocks, &model.points);
         if let (Some(plugin), true) = (self.plugin, lost == cx.lost_references.get()) {

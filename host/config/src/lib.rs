@@ -36,6 +36,7 @@ mod csv;
 mod device;
 mod dialect;
 mod document;
+mod effective;
 mod explain;
 mod form;
 mod host;
@@ -44,12 +45,14 @@ mod judge;
 mod keys;
 mod library;
 mod map;
+mod map_list;
 mod pattern;
 mod plugin;
 mod point;
 mod problem;
 mod redact;
 pub mod render;
+mod schema;
 mod secret;
 mod sink;
 mod site;
@@ -58,8 +61,9 @@ mod system;
 mod template;
 mod tree;
 mod units;
+mod write;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 pub use busbar_core::model::Site;
 
@@ -83,8 +87,8 @@ pub struct Options {
     pub env: Option<BTreeMap<String, String>>,
 }
 
-/// What came of loading.
-#[derive(Debug, Clone)]
+/// What came of loading. Its `Debug` shows no values, because the site holds secrets.
+#[derive(Clone)]
 pub struct Loaded {
     /// The configuration to run; `None` when there is an error.
     pub site: Option<Site>,
@@ -94,6 +98,16 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
     /// The files that were read.
     pub sources: Sources,
+    notes: effective::Notes,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("host", &self.host)
+            .field("problems", &self.problems)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Loaded {
@@ -103,11 +117,32 @@ impl Loaded {
         self.site.is_none()
     }
 
+    /// The effective configuration as TOML, every default filled in, secrets as [`MASK`]; `None` with errors. It reads
+    /// back as the same site, apart from the secrets.
+    #[must_use]
+    pub fn effective(&self) -> Option<String> {
+        Some(effective::write(self.site.as_ref()?, &self.host, &self.notes))
+    }
+
+    /// The points of a sink with their map entries as CSV; `None` with errors or when there is no such sink.
+    #[must_use]
+    pub fn map_list(&self, sink: &str) -> Option<String> {
+        let site = self.site.as_ref()?;
+        let sink = site.sinks.iter().find(|known| known.name == sink)?;
+        Some(map_list::csv(site, sink, &self.notes.masked))
+    }
+
     /// All problems for people; see [`render::human`].
     #[must_use]
     pub fn render(&self, colours: bool) -> String {
         render::human(&self.problems, &self.sources, colours)
     }
+}
+
+/// JSON Schema (draft 2020-12) of the whole file, for editors; `plugins` adds what its drivers and sinks export.
+#[must_use]
+pub fn schema(plugins: &dyn PluginInfo) -> serde_json::Value {
+    schema::build(plugins)
 }
 
 /// Loads a configuration from its main file.
@@ -132,6 +167,11 @@ fn load_inner(path: &Path, text: Option<&str>, plugins: &dyn PluginInfo, options
     let made = site::build(&cx, &document, core_host, &base);
     let failed = cx.problems.errors() > 0;
     let sources = cx.sources.into_inner();
+    let notes = effective::Notes {
+        masked: cx.masked.into_inner(),
+        references: cx.references.into_inner(),
+        sinks: made.sinks,
+    };
     let problems = cx.problems.finish(&sources);
-    Loaded { site: (!failed).then_some(made.site), host, problems, sources }
+    Loaded { site: (!failed).then_some(made.site), host, problems, sources, notes }
 }

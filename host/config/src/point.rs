@@ -42,7 +42,6 @@ pub(crate) struct FromDevice<'f, 'a> {
 /// A point that is not in a device yet.
 pub(crate) struct Draft {
     pub(crate) model: Point,
-    pub(crate) pos: Pos,
     /// Tables named after a sink plugin.
     pub(crate) sink_keys: Vec<Entry>,
     pub(crate) interlock: Option<Pos>,
@@ -63,7 +62,6 @@ pub(crate) fn build<'a>(
     let piece = from.plugin.and_then(|plugin| judge.piece(cx, plugin, "point"));
     let parts = split(cx, path, table, from, piece.as_deref());
     let read = Reader { cx, path, table };
-    let name_node = table.get("name")?;
     let name = read.text("name").filter(|name| form::is_name(name))?;
     let spec = Json::Object(parts.spec);
     let mut sound = true;
@@ -85,7 +83,7 @@ pub(crate) fn build<'a>(
     let interlock = table
         .get("interlock")
         .map(|node| node.as_table().and_then(|table| table.get("point")).map_or(node.pos, |point| point.pos));
-    Some(Draft { model, pos: name_node.pos, sink_keys: parts.sinks, interlock, sound })
+    Some(Draft { model, sink_keys: parts.sinks, interlock, sound })
 }
 
 /// The keys of a point by owner.
@@ -241,16 +239,16 @@ fn metadata(cx: &Context<'_>, path: &Path<'_>, table: &Table) -> Json {
     if map.is_empty() { Json::Null } else { Json::Object(map) }
 }
 
-/// What a type name says about the kind of value; types belong to the drivers, so only common names are known.
+/// What a type name says about the kind of value (see the rules); types belong to the drivers, so only common names are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Bool,
     Number,
     Text,
     Unknown,
 }
 
-fn kind(spec: &Json) -> Kind {
+pub(crate) fn kind(spec: &Json) -> Kind {
     if spec.get("bit").is_some_and(|bit| !bit.is_null()) {
         return Kind::Bool;
     }

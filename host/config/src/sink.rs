@@ -15,6 +15,7 @@ use serde_json::{Map, Value as Json};
 use crate::{
     context::Context,
     device::{Made, backoff},
+    effective::SinkNotes,
     form,
     host::Reader,
     index::Index,
@@ -42,10 +43,10 @@ pub(crate) struct Builder<'a, 'c> {
     pub(crate) names: &'c [String],
 }
 
-/// A sink and the patterns it was configured with (for print-config).
+/// A sink and how it was configured (for print-config).
 pub(crate) struct MadeSink {
     pub(crate) model: Sink,
-    pub(crate) patterns: Vec<String>,
+    pub(crate) notes: SinkNotes,
 }
 
 impl<'a> Builder<'a, '_> {
@@ -134,7 +135,9 @@ impl<'a> OneSink<'_, 'a, '_> {
         }
         let free: Vec<Json> =
             mapped.iter().filter(|m| m.target == Target::Sink).map(|m| m.json.clone()).collect();
-        if let (false, Some(map)) = (free.is_empty(), settings.as_object_mut()) {
+        let notes =
+            SinkNotes { patterns: texts, commands: read.bool("commands"), free_entries: !free.is_empty() };
+        if let (true, Some(map)) = (notes.free_entries, settings.as_object_mut()) {
             map.insert("map".into(), Json::Array(free));
         }
         let mut model = Sink {
@@ -147,7 +150,7 @@ impl<'a> OneSink<'_, 'a, '_> {
             ..Sink::default()
         };
         self.plain_keys(&read, &traits, &mut model);
-        MadeSink { model, patterns: texts }
+        MadeSink { model, notes }
     }
 
     fn settings(&self) -> (Json, bool) {

@@ -13,6 +13,7 @@ use crate::{
     context::Context,
     device::{self, Made},
     document::{Document, unknown},
+    effective::SinkNotes,
     form,
     host::Reader,
     index::Index,
@@ -24,10 +25,10 @@ use crate::{
     tree::{Entry, Node},
 };
 
-/// The site and the patterns of its sinks.
+/// The site and how its sinks were configured.
 pub(crate) struct MadeSite {
     pub(crate) site: Site,
-    pub(crate) patterns: Vec<Vec<String>>,
+    pub(crate) sinks: Vec<SinkNotes>,
 }
 
 /// Builds everything below `[host]`.
@@ -60,11 +61,11 @@ pub(crate) fn build(cx: &Context<'_>, document: &Document, host: Host, base: &Fi
     };
     let sinks = builder.all(&document.sinks);
     drop(index);
-    let (sinks, patterns): (Vec<Sink>, Vec<Vec<String>>) =
-        sinks.into_iter().map(|made| (made.model, made.patterns)).unzip();
+    let (sinks, notes): (Vec<Sink>, Vec<SinkNotes>) =
+        sinks.into_iter().map(|made| (made.model, made.notes)).unzip();
     let devices: Vec<Device> = devices.into_iter().map(|made| made.model).collect();
     let plugins = plugins(cx, &document.plugins, &devices, &sinks, base);
-    MadeSite { site: Site { host, plugins, devices, sinks }, patterns }
+    MadeSite { site: Site { host, plugins, devices, sinks }, sinks: notes }
 }
 
 /// The texts under `key` of a list of tables, without repetition.

@@ -31,8 +31,8 @@ impl Pos {
     }
 }
 
-/// One file that was read.
-#[derive(Debug, Clone)]
+/// One file that was read. Its `Debug` does not show the text.
+#[derive(Clone)]
 pub struct Source {
     /// As shown to people: relative to the main file's own name.
     pub name: String,
@@ -41,6 +41,12 @@ pub struct Source {
     text: String,
     line_starts: Vec<usize>,
     secrets: Vec<(usize, usize)>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Source {
