@@ -9,7 +9,12 @@ use std::path::{Path, PathBuf};
 use busbar_contract::{Describe, describe::PluginKind};
 use serde::{Deserialize, Serialize};
 
-use crate::{LoadError, Step, plugin::Isolation, probe::Probed, stage::Staged};
+use crate::{
+    Expect, Launcher, LoadError, Step,
+    plugin::Isolation,
+    probe::{Probed, probe},
+    stage::{Staged, is_plugin_name, stage},
+};
 
 /// Most files listed per directory.
 pub const MAX_FILES: usize = 1024;
@@ -163,6 +168,28 @@ impl Report {
         self.fill(&probed.staged, &probed.describe);
         self.state = State::Staged;
         self
+    }
+
+    /// `busbar plugin check FILE`: stages and probes one file that is not installed yet; the copy goes away again.
+    #[must_use]
+    pub fn of_file(launcher: &Launcher, stage_dir: &Path, file: &Path) -> Self {
+        let name = file.file_name().and_then(|name| parse_file_name(name.to_str()?));
+        let (kind, name) = name.unwrap_or(("", "unnamed".into()));
+        let mut report = Self { kind: kind.into(), ..Self::declared(name.clone(), PluginKind::Driver, file) };
+        // A directory of its own: the copies of a running host are not touched.
+        let private = stage_dir.join(format!("check-{}", std::process::id()));
+        let name = if is_plugin_name(&name) { name } else { "unnamed".into() };
+        let staged = stage(&private, &name, file, None);
+        if let Ok(staged) = &staged {
+            report.sha256.clone_from(&staged.sha256);
+        }
+        let probed = staged.and_then(|staged| probe(launcher, &staged, Expect::default()));
+        // What cannot be removed is a few megabytes in a directory that names this process.
+        let _ = std::fs::remove_dir_all(&private);
+        match probed {
+            Ok(probed) => report.probed(&probed),
+            Err(error) => report.failed(&error),
+        }
     }
 
     /// Ends with a reason.

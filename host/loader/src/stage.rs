@@ -84,6 +84,14 @@ pub fn stage(
 /// One sentence naming `[host] stage_dir`.
 pub fn check_stage_dir(stage_dir: &Path) -> Result<(), LoadError> {
     create_dir(stage_dir).map_err(|error| dir_error(stage_dir, &error))?;
+    let mode = fs::metadata(stage_dir).map_err(|error| dir_error(stage_dir, &error))?.permissions().mode();
+    // Sticky (as /tmp): others can add, but not replace what is ours.
+    if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+        let dir = stage_dir.display();
+        let text =
+            format!("[host] stage_dir {dir} is writable by everybody, who could replace plugins; chmod o-w");
+        return Err(LoadError::general(Step::Stage, text));
+    }
     if is_noexec(stage_dir).map_err(|error| dir_error(stage_dir, &error))? {
         return Err(noexec(stage_dir));
     }

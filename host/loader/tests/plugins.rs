@@ -51,6 +51,11 @@ over_both!(
     an_instance_number_is_used_once,
     a_panic_of_the_host_is_caught,
     events_and_batches_keep_their_order,
+    refused_records_are_not_lost,
+    a_refused_request_is_not_lost,
+    congestion_reaches_the_plugin,
+    log_records_arrive_typed,
+    the_same_copy_can_be_loaded_again,
 );
 
 fn probe_device() -> Request {
@@ -353,8 +358,116 @@ fn events_and_batches_keep_their_order(isolation: Isolation) {
     }
 }
 
+fn samples(count: u32) -> Samples {
+    let mut samples = Samples::default();
+    for n in 0..count {
+        let value = busbar_contract::Value::Float64(f64::from(n));
+        samples.push(n, 5, &value, Quality::GOOD, busbar_contract::Flags::default());
+    }
+    samples
+}
+
+fn refused_records_are_not_lost(isolation: Isolation) {
+    let (plugin, _dir) = load("bad-contract", isolation);
+    let host = start(&plugin);
+    let instance = open(&plugin, &host, 1);
+    let admission = instance.deliver(Delivery { first: 40, lane: 9, flags: 0, samples: samples(2) });
+    if isolation == Isolation::InProcess {
+        return assert_eq!(admission, Admission::Refused);
+    }
+    assert!(admission.is_taken());
+    host.wait("ack", |heard| match heard {
+        Heard::Event(1, 0, Arrival::Event(Event::Ack { lane: 9, acks })) => {
+            assert_eq!((acks[0].first, acks[0].count, acks[0].verdict), (40, 2, Verdict::Retry));
+            Some(())
+        }
+        _ => None,
+    });
+}
+
+fn a_refused_request_is_not_lost(isolation: Isolation) {
+    let (plugin, _dir) = load("bad-contract", isolation);
+    let host = start(&plugin);
+    let instance = open(&plugin, &host, 1);
+    let browse = busbar_contract::request::Browse { device: 0, arguments: Vec::new(), deadline_ms: 10 };
+    let frame_log = busbar_contract::request::FrameLog { device: 0, on: true };
+    for (req, request, admission, kind) in [
+        (1, Request::Browse(browse), Admission::Unsupported, FailureKind::Unsupported),
+        (2, Request::FrameLog(frame_log), Admission::Refused, FailureKind::Cancelled),
+    ] {
+        let found = instance.submit(req, &request);
+        if isolation == Isolation::InProcess {
+            assert_eq!(found, admission);
+            continue;
+        }
+        assert!(found.is_taken());
+        match host.answer(1, req) {
+            Arrival::Event(Event::Failed(failure)) => assert_eq!(failure.kind, kind),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn congestion_reaches_the_plugin(isolation: Isolation) {
+    let (plugin, _dir) = load("bad-contract", isolation);
+    let host = start(&plugin);
+    let instance = open(&plugin, &host, 1);
+    host.congested(true);
+    assert!(instance.submit(3, &read(5)).is_taken());
+    assert_eq!(host.push(1, 3).samples.samples[0].bits, 1, "the plugin was never told to slow down");
+}
+
+fn log_records_arrive_typed(isolation: Isolation) {
+    use busbar_loader::FieldValue;
+    let (plugin, _dir) = load("bad-contract", isolation);
+    let host = start(&plugin);
+    let instance = open(&plugin, &host, 6);
+    assert!(instance.submit(3, &read(7)).is_taken());
+    let (inst, entry) = host.wait("log", |heard| match heard {
+        Heard::Log(inst, entry) => Some((*inst, entry.clone())),
+        _ => None,
+    });
+    assert_eq!((inst, entry.level, entry.device, entry.line), (6, Level::Warn, Some(4), 30));
+    assert_eq!((&*entry.target, &*entry.file, &*entry.message), ("bad::poll", "src/lib.rs", "poll failed"));
+    let fields = [
+        ("text", FieldValue::Text("a b".into())),
+        ("ok", FieldValue::Bool(true)),
+        ("int", FieldValue::Int(-5)),
+        ("uint", FieldValue::Uint(u64::MAX)),
+        ("ratio", FieldValue::Float(0.5)),
+        ("nan", FieldValue::Text("NaN".into())),
+    ];
+    assert_eq!(entry.fields, fields.map(|(name, value)| (name.to_owned(), value)));
+}
+
+fn the_same_copy_can_be_loaded_again(isolation: Isolation) {
+    let dir = common::stage_dir();
+    let probed = common::stage_and_probe(&dir, "x", &common::bad_plugin("bad-contract")).unwrap();
+    for round in 1..=3 {
+        let plugin = Plugin::load(&probed, isolation, &common::launcher()).unwrap();
+        let host = start(&plugin);
+        let instance = open(&plugin, &host, round);
+        assert!(instance.submit(1, &connect()).is_taken());
+        assert_done(&host.answer(round, 1));
+        assert!(plugin.shutdown(PATIENCE), "round {round}");
+    }
+}
+
 mod worker_only {
     use super::*;
+
+    #[test]
+    fn a_flood_of_samples_costs_no_completion() {
+        let (plugin, host, _dir) = running("bad-contract");
+        let instance = open(&plugin, &host, 1);
+        host.refuse(true);
+        assert!(instance.submit(5, &read(6)).is_taken());
+        let answer = host.answer(1, 5);
+        let Arrival::Event(Event::Done(done)) = &answer else { panic!("{answer:?}") };
+        let stage = done.answer.as_ref().unwrap().stage;
+        assert_eq!(stage, busbar_contract::Stage::Finished, "the worker's queue has no bound");
+        assert!(plugin.stats().lost_samples > 0);
+    }
 
     fn kill(pid: u32) {
         let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
@@ -474,35 +587,27 @@ mod worker_only {
         }
     }
 
-    /// A program that takes the worker's place.
-    fn impostor(dir: &tempfile::TempDir, script: &str) -> busbar_loader::Launcher {
-        use std::os::unix::fs::PermissionsExt;
-        let program = dir.path().join("impostor.sh");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        busbar_loader::Launcher::program(program)
+    /// A program that takes the worker's place. Kept as files: a script written here could still be open in a child
+    /// of another test when it is executed ("text file busy").
+    fn impostor(name: &str) -> busbar_loader::Launcher {
+        let dir = common::artifacts::workspace().join("host/loader/tests/impostors");
+        busbar_loader::Launcher::program(dir.join(name))
     }
 
     #[test]
     fn a_worker_that_breaks_the_frames_is_ended() {
         let dir = common::stage_dir();
         let probed = common::stage_and_probe(&dir, "x", &common::bad_plugin("bad-contract")).unwrap();
-        for (script, words) in [
-            // Echoes the host's own frames.
-            ("exec cat <&0 >&0", "a frame of the host"),
-            // A frame beyond all bounds, then nothing.
-            ("printf '\\377\\377\\377\\377' >&0; exec sleep 60", "frame length"),
-            // Half a frame and the end.
-            ("printf '\\040\\000\\000\\000\\042' >&0", "exit code 0"),
-            ("exit 3", "exit code 3"),
+        for (name, words) in [
+            ("echo.sh", "a frame of the host"),
+            ("endless-frame.sh", "frame length"),
+            ("half-frame.sh", "exit code 0"),
+            ("leaves.sh", "exit code 3"),
         ] {
-            let plugin = Plugin::load(&probed, Isolation::Process, &impostor(&dir, script)).unwrap();
+            let plugin = Plugin::load(&probed, Isolation::Process, &impostor(name)).unwrap();
             let error = plugin.init(Recorder::new(), &InitOptions::default()).unwrap_err();
             let text = error.to_string();
-            assert!(
-                text.starts_with("bad-contract: start failed") && text.contains(words),
-                "{script}: {text}"
-            );
+            assert!(text.starts_with("bad-contract: start failed") && text.contains(words), "{name}: {text}");
             assert!(text.len() < 200, "{text}");
         }
     }

@@ -13,7 +13,7 @@ mod common;
 use std::{fs, path::Path};
 
 use busbar_contract::describe::PluginKind;
-use busbar_loader::{Expect, Isolation, Plugin, Probe, Step, probe, stage, stage::sha256_hex};
+use busbar_loader::{Expect, Isolation, Plugin, Probe, Report, State, Step, probe, stage, stage::sha256_hex};
 use common::{artifacts, assert_sentence, bad_plugin, launcher, stage_and_probe, stage_dir};
 use std::time::Duration;
 
@@ -205,6 +205,22 @@ fn a_host_binary_that_is_not_busbar_is_a_sentence() {
             probe(&busbar_loader::Launcher::program(program), &staged, Expect::default()).unwrap_err();
         assert_sentence(&error, &file, &[]);
     }
+}
+
+#[test]
+fn one_file_can_be_reported_before_it_is_installed() {
+    let (dir, file) = (stage_dir(), bad_plugin("bad-contract"));
+    let report = Report::of_file(&launcher(), dir.path(), &file);
+    assert_eq!((&*report.name, &*report.kind, &*report.version), ("bad-contract", "driver", "0.1.0"));
+    assert_eq!((&*report.abi, &report.file, report.state), ("1/1.0", &file, State::Staged));
+    assert_eq!(report.sha256, sha256_hex(&fs::read(&file).unwrap()));
+    let file = bad_plugin("bad-layout");
+    let report = Report::of_file(&launcher(), dir.path(), &file);
+    assert_eq!((&*report.name, &*report.kind), ("bad_layout", "driver"));
+    assert!(matches!(&report.state, State::Failed(reason) if reason.contains("found u64")), "{report:?}");
+    let report = Report::of_file(&launcher(), dir.path(), Path::new("/nonexistent/ab c.so"));
+    assert!(matches!(&report.state, State::Failed(reason) if reason.contains("no such file")), "{report:?}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing stays behind");
 }
 
 #[test]

@@ -111,6 +111,16 @@ fn a_stage_dir_that_is_a_file_is_refused() {
     assert!(text.starts_with("[host] stage_dir") && text.contains("occupied") && text.len() < 200, "{text}");
 }
 
+#[test]
+fn a_stage_dir_that_everybody_may_write_is_refused() {
+    let (dir, file) = (stage_dir(), bad_plugin("bad-contract"));
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let text = stage(dir.path(), "x", &file, None).unwrap_err().to_string();
+    assert!(text.starts_with("[host] stage_dir") && text.contains("chmod o-w") && text.len() < 200, "{text}");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    stage(dir.path(), "x", &file, None).unwrap();
+}
+
 /// Stages in a private mount namespace where `DIR` is a tmpfs with `options`.
 fn stage_on_tmpfs(options: &str) -> Output {
     let dir = stage_dir();

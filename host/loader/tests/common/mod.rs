@@ -79,6 +79,7 @@ pub struct Recorder {
     heard: Mutex<VecDeque<Heard>>,
     changed: Condvar,
     refuse: AtomicBool,
+    congested: AtomicBool,
     panic: AtomicBool,
 }
 
@@ -90,6 +91,11 @@ impl Recorder {
     /// Refuses batches from now on.
     pub fn refuse(&self, on: bool) {
         self.refuse.store(on, Ordering::SeqCst);
+    }
+
+    /// Asks to slow down from now on.
+    pub fn congested(&self, on: bool) {
+        self.congested.store(on, Ordering::SeqCst);
     }
 
     /// Panics in every callback from now on.
@@ -162,7 +168,7 @@ impl HostCallbacks for Recorder {
             return Pushed::Refused(push);
         }
         self.note(Heard::Push(inst, push));
-        Pushed::Accepted
+        if self.congested.load(Ordering::SeqCst) { Pushed::Congested } else { Pushed::Accepted }
     }
 
     fn event(&self, inst: u64, req: u64, arrival: Arrival) -> Admission {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use busbar_abi::{
-    ACCEPTED, Batch, HostBox, Instance, InstanceBox, Message, REFUSED,
+    ACCEPTED, Batch, HostBox, Instance, InstanceBox, LogRecord, Message, REFUSED,
     abi_stable::{
         sabi_trait::TD_Opaque,
         std_types::{RErr, ROk, RResult, RSlice, RStr, RString, RVec},
@@ -53,6 +53,8 @@ pub struct Bad {
     pub check: fn(&Json) -> Vec<Problem>,
     /// Called inside `submit`, before the request is queued; not guarded.
     pub submit: fn(&Message) -> u32,
+    /// Called inside `deliver`, before the records are queued; not guarded.
+    pub deliver: fn(&Batch) -> u32,
     /// Handles a request on the plugin's thread; a panic becomes FAILED.
     pub handle: fn(&Host<'_>, &Message),
 }
@@ -69,6 +71,7 @@ impl Bad {
             control: |_, body| Ok(body.to_vec()),
             check: |_| Vec::new(),
             submit: |_| ACCEPTED,
+            deliver: |_| ACCEPTED,
             handle: |host, request| host.done(request.req),
         }
     }
@@ -95,6 +98,11 @@ impl Host<'_> {
     /// Pushes any batch of any instance.
     pub fn raw_push(&self, inst: u64, batch: Batch) -> u32 {
         self.host.push(inst, batch)
+    }
+
+    /// Sends a log record.
+    pub fn log(&self, record: &LogRecord<'_>) {
+        self.host.log(self.inst, record);
     }
 
     /// Completes a request.
@@ -173,6 +181,10 @@ impl Instance for Handle {
     }
 
     fn deliver(&self, batch: Batch) -> u32 {
+        let code = (self.bad.deliver)(&batch);
+        if code != ACCEPTED {
+            return code;
+        }
         let count = u32::try_from(batch.samples.len()).unwrap_or(0);
         send(Job::Deliver(self.inst, batch.id, batch.op, count))
     }

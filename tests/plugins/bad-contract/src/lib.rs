@@ -1,13 +1,24 @@
-//! Breaks the contract at run time; the group of READ says how.
+//! Breaks the contract at run time, or looks at how the host answers; the group of READ says how. It refuses
+//! FRAME_LOG and lane 9, and does not know BROWSE.
 
 use busbar_bad_common::{
     Bad, Host,
-    busbar_abi::{Batch, Message, Sample},
-    busbar_contract::{batch, binary::Read, op, value::Kind},
+    busbar_abi::{ACCEPTED, Batch, CONGESTED, LogField, LogRecord, Message, REFUSED, Sample, UNSUPPORTED},
+    busbar_contract::{Answer, Event, Stage, batch, binary::Read, event::Done, op, value::Kind},
     export_bad,
 };
+use std::{thread, time::Duration};
 
-static BAD: Bad = Bad { handle, ..Bad::well_behaved("bad-contract") };
+static BAD: Bad = Bad {
+    submit: |request| match request.op {
+        op::request::BROWSE => UNSUPPORTED,
+        op::request::FRAME_LOG => REFUSED,
+        _ => ACCEPTED,
+    },
+    deliver: |batch| if batch.op == 9 { REFUSED } else { ACCEPTED },
+    handle,
+    ..Bad::well_behaved("bad-contract")
+};
 
 export_bad!(BAD);
 
@@ -44,10 +55,61 @@ fn handle(host: &Host<'_>, request: &Message) {
             host.raw_event(host.inst, 0, op::event::STOPPED, Vec::new());
             host.raw_push(host.inst, one(request.req));
         }
+        5 => {
+            // Until the host says "slow down".
+            let congested = (0..TRIES).any(|_| {
+                thread::park_timeout(Duration::from_millis(1));
+                host.raw_push(host.inst, one(0)) == CONGESTED
+            });
+            host.raw_push(host.inst, answer(request.req, &[u32::from(congested)]));
+        }
+        6 => {
+            // Until the host takes no more; the completion must still get through.
+            let refused = (0..TRIES).any(|_| host.raw_push(host.inst, large()) == REFUSED);
+            let stage = if refused { Stage::Finished } else { Stage::Unknown };
+            let done = Done { answer: Some(Answer::stage(stage)), ..Done::default() };
+            host.event(request.req, &Event::Done(done));
+        }
+        7 => {
+            log(host);
+            host.done(request.req);
+        }
         _ => {
             host.raw_push(host.inst, one(request.req));
         }
     }
+}
+
+const TRIES: u32 = 10_000;
+
+fn large() -> Batch {
+    Batch { blob: vec![0; 1 << 20].into(), ..one(0) }
+}
+
+fn log(host: &Host<'_>) {
+    let field = |name: &'static str, kind, bits, text: &'static str| LogField {
+        name: name.into(),
+        kind,
+        bits,
+        text: text.into(),
+    };
+    let fields = [
+        field("text", 0, 0, "a b"),
+        field("ok", 1, 1, ""),
+        field("int", 2, (-5i64).cast_unsigned(), ""),
+        field("uint", 3, u64::MAX, ""),
+        field("ratio", 4, 0.5f64.to_bits(), ""),
+        field("nan", 4, f64::NAN.to_bits(), ""),
+    ];
+    host.log(&LogRecord {
+        level: 2,
+        line: 30,
+        device: 4,
+        target: "bad::poll".into(),
+        file: "src/lib.rs".into(),
+        message: "poll failed".into(),
+        fields: fields.as_slice().into(),
+    });
 }
 
 /// One good sample among bad ones, unknown bits everywhere.

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Says nothing.
+exit 3
