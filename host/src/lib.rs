@@ -1,6 +1,8 @@
 //! Busbar host: the edges of the core, the command line, the admin listener and the control socket.
 
 pub mod admin;
+pub mod catalog;
+pub mod cli;
 pub mod control;
 pub mod edge;
 pub mod lock;

@@ -57,15 +57,17 @@ pub fn init(level: &str, format: Format) -> Result<LogGuard, String> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let installed = match format {
         Format::Text => builder.with_ansi(ansi).with_target(false).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        Format::Json => {
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        }
     };
     installed.map_err(|error| format!("the log could not be installed: {error}"))?;
     Ok(guard)
 }
 
-/// Installs the log of a one-shot command: warnings and errors, directly on standard error.
-pub fn init_quiet(verbose: bool) {
-    let filter = EnvFilter::new(if verbose { "debug" } else { "error" });
+/// Installs the log of a one-shot command: errors, directly on standard error.
+pub fn init_quiet() {
+    let filter = EnvFilter::new("error");
     // A second installation in one process only happens in tests; the first one stays.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -76,10 +78,7 @@ pub fn init_quiet(verbose: bool) {
         .try_init();
 }
 
-fn start_writer(
-    out: impl Write + Send + 'static,
-    format: Format,
-) -> Result<(LineWriter, LogGuard), String> {
+fn start_writer(out: impl Write + Send + 'static, format: Format) -> Result<(LineWriter, LogGuard), String> {
     let (lines, queue) = bounded(QUEUED_LINES);
     let (finished, done) = bounded(1);
     let dropped = Arc::new(AtomicU64::new(0));
@@ -189,7 +188,9 @@ mod tests {
         for number in 0..sent {
             (&mut &writer).write_all(format!("{number}\n").as_bytes()).unwrap();
         }
-        let reader = std::thread::spawn(move || lines.iter().map(|l| String::from_utf8(l).unwrap()).collect::<Vec<_>>());
+        let reader = std::thread::spawn(move || {
+            lines.iter().map(|l| String::from_utf8(l).unwrap()).collect::<Vec<_>>()
+        });
         drop(guard);
         let seen = reader.join().unwrap();
         let lost: usize = seen

@@ -1,9 +1,6 @@
 //! JSON forms of points, devices, plugins and sinks: the same for the API, the control socket and `--json`.
 
-use busbar_contract::{
-    Quality, Value,
-    value::rfc3339,
-};
+use busbar_contract::{Quality, Value, value::rfc3339};
 use busbar_core::{
     Core,
     input::Reading,
@@ -91,7 +88,7 @@ pub fn devices(core: &Core) -> Vec<Json> {
 fn device(view: &DeviceView<'_>) -> Json {
     let counters = view.counters;
     json!({
-        "device": view.name,
+        "name": view.name,
         "driver": view.driver,
         "endpoint": view.endpoint,
         "state": view.state.as_str(),
@@ -160,7 +157,7 @@ fn sink(view: &SinkView<'_>) -> Json {
         Json::Object(list.map(|(reason, count)| (reason, json!(count))).collect())
     };
     json!({
-        "sink": view.name,
+        "name": view.name,
         "plugin": view.plugin,
         "connected": view.connected,
         "reason": view.reason,

@@ -82,7 +82,10 @@ fn error(status: StatusCode, text: impl Into<String>) -> Response {
 }
 
 async fn not_found() -> Response {
-    error(StatusCode::NOT_FOUND, "expected /healthz, /readyz, /metrics or /api/v1/{points,devices,plugins,sinks}")
+    error(
+        StatusCode::NOT_FOUND,
+        "expected /healthz, /readyz, /metrics or /api/v1/{points,devices,plugins,sinks}",
+    )
 }
 
 async fn authorize(State(app): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
@@ -142,17 +145,13 @@ struct OfDevice {
 }
 
 async fn points(State(app): Shared, Query(query): Query<OfDevice>) -> Response {
-    let rows = app.core.query(move |core, _| service::points(core, query.device.as_deref())).await;
-    match rows {
-        Ok(Ok(rows)) => Json(rows).into_response(),
-        Ok(Err(text)) => error(StatusCode::NOT_FOUND, text),
-        Err(error_) => error(StatusCode::SERVICE_UNAVAILABLE, error_.to_string()),
-    }
+    rows_response(app.core.query(move |core, _| rows::points(core, query.device.as_deref(), true)).await)
 }
 
 async fn point(State(app): Shared, Path((device, point)): Path<(String, String)>) -> Response {
     let name = format!("{device}/{point}");
-    let row = app.core.query(move |core, _| core.point(&name).map(|view| rows::point(&view)).ok_or(name)).await;
+    let row =
+        app.core.query(move |core, _| core.point(&name).map(|view| rows::point(&view)).ok_or(name)).await;
     match row {
         Ok(Ok(row)) => Json(row).into_response(),
         Ok(Err(name)) => error(StatusCode::NOT_FOUND, format!("expected a configured point, found {name}")),
@@ -207,7 +206,10 @@ async fn command(
     let CommandBody { value, action, deadline_ms } = match serde_json::from_slice(&body) {
         Ok(body) => body,
         Err(found) => {
-            return error(StatusCode::BAD_REQUEST, format!("expected {{\"value\": ...}} as JSON, found: {found}"));
+            return error(
+                StatusCode::BAD_REQUEST,
+                format!("expected {{\"value\": ...}} as JSON, found: {found}"),
+            );
         }
     };
     let call = Call::Command { point: format!("{device}/{point}"), action, value, deadline_ms };

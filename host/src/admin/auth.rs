@@ -84,7 +84,8 @@ fn read(path: &Path) -> Result<Option<Token>, String> {
 }
 
 fn create(data_dir: &Path, path: &Path) -> Result<Token, String> {
-    let failed = |error: &dyn fmt::Display| format!("{}: the admin token could not be made: {error}", path.display());
+    let failed =
+        |error: &dyn fmt::Display| format!("{}: the admin token could not be made: {error}", path.display());
     let mut random = [0; TOKEN_BYTES];
     getrandom::fill(&mut random).map_err(|error| failed(&error))?;
     let token = busbar_contract::value::hex(&random);
@@ -144,7 +145,10 @@ mod tests {
         for bad in ["", "secret", "two words that are long enough", "\u{e9}".repeat(20).as_str()] {
             fs::write(dir.path().join(TOKEN_FILE), bad).unwrap();
             let error = Token::load_or_create(dir.path()).unwrap_err();
-            assert!(error.contains("expected one line") && (bad.is_empty() || !error.contains(bad)), "{error}");
+            assert!(
+                error.contains("expected one line") && (bad.is_empty() || !error.contains(bad)),
+                "{error}"
+            );
         }
     }
 }

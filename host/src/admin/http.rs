@@ -1,16 +1,15 @@
 //! The listener: plain HTTP on loopback, TLS beyond it. A slow or hostile client costs one of [`MAX_CONNECTIONS`]
 //! places for a bounded time and nothing else.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request, http::StatusCode, response::{IntoResponse, Response}};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use busbar_config::{Admin, Tls};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
@@ -65,7 +64,9 @@ impl Listener {
         }
         let tls = admin.tls.as_ref().map(acceptor).transpose()?;
         let tcp = TcpListener::bind(listen).await.map_err(|error| {
-            format!("[host.admin] listen = \"{listen}\": expected a free address of this machine, found: {error}")
+            format!(
+                "[host.admin] listen = \"{listen}\": expected a free address of this machine, found: {error}"
+            )
         })?;
         Ok(Self { tcp, tls })
     }

@@ -78,7 +78,11 @@ fn buckets(out: &mut Exposition, name: &str, labels: &[(&str, &str)], histogram:
 
 fn boundary(out: &mut Exposition, plugins: &[(String, PluginFacts)]) {
     let name = "busbar_plugin_boundary_faults_total";
-    out.family(name, Kind::Counter, "What plugins said against the contract, dropped or repaired by the host.");
+    out.family(
+        name,
+        Kind::Counter,
+        "What plugins said against the contract, dropped or repaired by the host.",
+    );
     for (plugin, facts) in plugins {
         let stats = facts.boundary;
         for (reason, count) in [
@@ -104,7 +108,12 @@ fn host(out: &mut Exposition, figures: &Figures) {
     out.single("busbar_core_turns_total", counter, "Wake-ups of the core thread.", turns.turns);
     out.single("busbar_core_inputs_total", counter, "Inputs taken by the core.", turns.inputs);
     out.single("busbar_core_inputs_waiting", gauge, "Inputs waiting for the core now.", turns.waiting);
-    out.single("busbar_core_longest_turn_seconds", gauge, "Longest turn of the core thread.", turns.longest_seconds);
+    out.single(
+        "busbar_core_longest_turn_seconds",
+        gauge,
+        "Longest turn of the core thread.",
+        turns.longest_seconds,
+    );
     out.single("busbar_process_cpu_seconds_total", counter, "User and system time.", process.cpu_seconds);
     out.single("busbar_process_resident_memory_bytes", gauge, "Resident memory.", process.resident_bytes);
     out.single("busbar_process_threads", gauge, "Threads.", process.threads);
@@ -147,7 +156,8 @@ mod tests {
         // Every line of a sample has a family above it, and every family is declared once.
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap();
-            let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            let family =
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
             let declared = |name: &str| text.matches(&format!("# TYPE {name} ")).count();
             assert!(declared(family) + declared(name) == 1, "{line}");
         }

@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn calls_have_the_documented_form() {
         let call: Call =
-            serde_json::from_str(r#"{"call":"command","point":"m/p","action":"operate","value":1.5}"#).unwrap();
+            serde_json::from_str(r#"{"call":"command","point":"m/p","action":"operate","value":1.5}"#)
+                .unwrap();
         let expected =
             Call::Command { point: "m/p".into(), action: Action::Operate, value: 1.5.into(), deadline_ms: 0 };
         assert_eq!(call, expected);

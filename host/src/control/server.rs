@@ -132,10 +132,16 @@ fn parse(line: &[u8]) -> Result<Call, String> {
     if line.len() > MAX_CALL {
         return Err(format!("expected a line of at most {MAX_CALL} bytes, found more"));
     }
-    serde_json::from_slice(line).map_err(|error| format!("expected a call as one line of JSON, found: {error}"))
+    serde_json::from_slice(line)
+        .map_err(|error| format!("expected a call as one line of JSON, found: {error}"))
 }
 
-async fn serve_call(write: &mut OwnedWriteHalf, core: &CoreHandle, call: Call, origin: Origin) -> io::Result<()> {
+async fn serve_call(
+    write: &mut OwnedWriteHalf,
+    core: &CoreHandle,
+    call: Call,
+    origin: Origin,
+) -> io::Result<()> {
     let mut running = service::start(core, call, origin).await;
     while let Some(line) = running.next().await {
         send(write, &line).await?;
@@ -159,7 +165,8 @@ fn origin(stream: &UnixStream) -> Origin {
 /// Who works directly on a command line.
 #[must_use]
 pub fn local_origin() -> Origin {
-    let uid = fs::metadata("/proc/self").map_or(u32::MAX, |metadata| std::os::unix::fs::MetadataExt::uid(&metadata));
+    let uid = fs::metadata("/proc/self")
+        .map_or(u32::MAX, |metadata| std::os::unix::fs::MetadataExt::uid(&metadata));
     let ident = format!("pid {}", std::process::id());
     Origin { sink: "cli".into(), client: super::user::name(uid), category: 0, ident }
 }

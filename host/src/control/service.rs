@@ -52,7 +52,9 @@ impl Running {
             State::Waiting(replies) => {
                 let line = match tokio::time::timeout(self.limit, replies.next()).await {
                     Ok(Some(reply)) => line(reply),
-                    Ok(None) => Line::failed("the host gave no answer: it is stopping, or the answer was read too slowly"),
+                    Ok(None) => Line::failed(
+                        "the host gave no answer: it is stopping, or the answer was read too slowly",
+                    ),
                     Err(_) => Line::failed(format!("no answer within {} s", self.limit.as_secs())),
                 };
                 if line.is_last() {
@@ -88,30 +90,20 @@ async fn rows_of(core: &CoreHandle, call: &Call) -> Option<Line> {
     let rows = match call {
         Call::Points { device } => {
             let device = device.clone();
-            core.query(move |core, _| points(core, device.as_deref())).await
+            core.query(move |core, _| rows::points(core, device.as_deref(), true)).await
         }
-        Call::Devices => core.query(|core, _| Ok(rows::devices(core))).await,
-        Call::Sinks => core.query(|core, _| Ok(rows::sinks(core))).await,
+        Call::Devices => core.query(|core, _| rows::devices(core)).await,
+        Call::Sinks => core.query(|core, _| rows::sinks(core)).await,
         Call::Plugins => {
             let facts = core.plugin_facts();
-            core.query(move |core, _| Ok(rows::plugins(core, &facts))).await
+            core.query(move |core, _| rows::plugins(core, &facts)).await
         }
         _ => return None,
     };
     Some(match rows {
-        Ok(Ok(rows)) => Line::Rows { rows },
-        Ok(Err(usage)) => Line::usage(usage),
+        Ok(rows) => Line::Rows { rows },
         Err(error) => Line::failed(error.to_string()),
     })
-}
-
-/// Points of one device or all, or what is wrong with the question.
-pub fn points(core: &Core, device: Option<&str>) -> Result<Vec<serde_json::Value>, String> {
-    match device {
-        Some(device) if !device.starts_with('@') => known_device(core, device)?,
-        _ => {}
-    }
-    Ok(rows::points(core, device, true))
 }
 
 async fn ask_core(core: &CoreHandle, call: Call, origin: Origin) -> State {
@@ -122,7 +114,9 @@ async fn ask_core(core: &CoreHandle, call: Call, origin: Origin) -> State {
         Ok(Err(usage)) => return failed(Line::usage(usage)),
         Err(error) => return failed(Line::failed(error.to_string())),
     }
-    let Some(ask) = ask(call, origin) else { return failed(Line::usage("this call asks nothing of the core")) };
+    let Some(ask) = ask(call, origin) else {
+        return failed(Line::usage("this call asks nothing of the core"));
+    };
     match core.ask(ask) {
         Ok(replies) => State::Waiting(replies),
         Err(error) => failed(Line::failed(error.to_string())),
@@ -130,18 +124,15 @@ async fn ask_core(core: &CoreHandle, call: Call, origin: Origin) -> State {
 }
 
 fn ask(call: Call, origin: Origin) -> Option<Ask> {
-    let bounded = |deadline_ms: u64| deadline_ms.min(u64::try_from(MAX_DEADLINE.as_millis()).unwrap_or(u64::MAX));
+    let bounded =
+        |deadline_ms: u64| deadline_ms.min(u64::try_from(MAX_DEADLINE.as_millis()).unwrap_or(u64::MAX));
     Some(match call {
         Call::Read { device, points, deadline_ms } => {
             Ask::Read { device, points, deadline_ms: bounded(deadline_ms) }
         }
-        Call::Command { point, action, value, deadline_ms } => Ask::Command(OperatorCommand {
-            point,
-            action,
-            value,
-            origin,
-            deadline_ms: bounded(deadline_ms),
-        }),
+        Call::Command { point, action, value, deadline_ms } => {
+            Ask::Command(OperatorCommand { point, action, value, origin, deadline_ms: bounded(deadline_ms) })
+        }
         Call::Browse { device, arguments, deadline_ms } => {
             Ask::Browse { device, arguments, deadline_ms: bounded(deadline_ms) }
         }

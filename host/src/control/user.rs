@@ -6,7 +6,8 @@ const MAX_PASSWD: u64 = 1024 * 1024;
 /// The name of a user id, or `uid 1000` where it has none here.
 pub(super) fn name(uid: u32) -> String {
     let small = std::fs::metadata("/etc/passwd").is_ok_and(|metadata| metadata.len() <= MAX_PASSWD);
-    let passwd = if small { std::fs::read_to_string("/etc/passwd").unwrap_or_default() } else { String::new() };
+    let passwd =
+        if small { std::fs::read_to_string("/etc/passwd").unwrap_or_default() } else { String::new() };
     find(&passwd, uid).map_or_else(|| format!("uid {uid}"), str::to_owned)
 }
 

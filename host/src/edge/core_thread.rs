@@ -137,7 +137,9 @@ impl CoreThread {
 
     fn take_news(&mut self, news: News) {
         let input = match news {
-            News::Loaded { plugin, start, handle, ready } => self.plugins.loaded(plugin, start, handle, ready),
+            News::Loaded { plugin, start, handle, ready } => {
+                self.plugins.loaded(plugin, start, handle, ready)
+            }
             News::Failed { plugin, start, reason } | News::Down { plugin, start, reason } => {
                 self.plugins.down(plugin, start, reason)
             }
@@ -264,7 +266,8 @@ impl CoreThread {
             let plugin = *plugin;
             let (these, others) = opens.into_iter().partition(|(of, ..)| *of == plugin);
             let these: Vec<(usize, u64, Open)> = these;
-            self.plugins.open(plugin, these.into_iter().map(|(_, instance, config)| (instance, config)).collect());
+            self.plugins
+                .open(plugin, these.into_iter().map(|(_, instance, config)| (instance, config)).collect());
             opens = others;
         }
     }

@@ -38,10 +38,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Starts the thread; `answer` carries outcomes back and may block.
-    pub(crate) fn start(
-        data_dir: &Path,
-        answer: impl FnMut(Input) + Send + 'static,
-    ) -> Result<Self, String> {
+    pub(crate) fn start(data_dir: &Path, answer: impl FnMut(Input) + Send + 'static) -> Result<Self, String> {
         let (jobs, queue) = bounded(QUEUED_JOBS);
         let audit = AuditLog::new(data_dir);
         let store = FileStore::new(data_dir);

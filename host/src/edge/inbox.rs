@@ -106,7 +106,9 @@ impl Inbox {
         // From here on dropping the room undoes the three additions.
         let room = Room { slot, bytes, total: Arc::clone(&self.total) };
         let alone = items == 0;
-        if items >= INSTANCE_ITEMS || (!alone && (held + bytes > INSTANCE_BYTES || total + bytes > TOTAL_BYTES)) {
+        if items >= INSTANCE_ITEMS
+            || (!alone && (held + bytes > INSTANCE_BYTES || total + bytes > TOTAL_BYTES))
+        {
             return None;
         }
         let congested = items >= INSTANCE_ITEMS / CONGESTED_PART
@@ -185,8 +187,10 @@ mod tests {
         assert!(inbox.reserve(0, 1, 1).is_none());
         drop(large);
         assert!(inbox.reserve(0, 1, 1).is_some());
-        let rooms: Vec<Room> =
-            (1..100).map_while(|instance| inbox.reserve(0, instance, INSTANCE_BYTES / 2)).map(|(room, _)| room).collect();
+        let rooms: Vec<Room> = (1..100)
+            .map_while(|instance| inbox.reserve(0, instance, INSTANCE_BYTES / 2))
+            .map(|(room, _)| room)
+            .collect();
         // Alone is always possible, so the sum is only bounded together with the number of instances ...
         assert_eq!(rooms.len(), 99);
         // ... but nobody gets a second one.

@@ -3,10 +3,7 @@
 //! `open` runs on a helper thread, and a plugin may say OPENED before that call is back. What the core sends in between
 //! waits here, bounded by what the core sends to one instance before it is open; order is kept.
 
-use std::{
-    collections::HashMap,
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use busbar_core::{Input, Output};
 use busbar_loader::{Admission, Delivery, Instance};
@@ -86,9 +83,9 @@ impl Instances {
 
 const fn target(output: &Output) -> Option<u64> {
     match output {
-        Output::Submit { instance, .. } | Output::Deliver { instance, .. } | Output::Stop { instance, .. } => {
-            Some(*instance)
-        }
+        Output::Submit { instance, .. }
+        | Output::Deliver { instance, .. }
+        | Output::Stop { instance, .. } => Some(*instance),
         _ => None,
     }
 }

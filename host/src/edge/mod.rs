@@ -23,7 +23,6 @@ mod plugin_log;
 mod plugins;
 pub(crate) mod store;
 
-
 pub use audit::AUDIT_FILE;
 pub use handle::{CoreHandle, NotAnswered, PluginFacts, Replies, TurnFigures};
 
@@ -130,7 +129,9 @@ impl Edge {
 /// The persisted switches. A host that cannot read them starts with commands locked: an operator may have locked them.
 fn read_switches(data_dir: &Path) -> Switches {
     let stored = FileStore::new(data_dir).get(switches::OWNER, switches::KEY);
-    match stored.and_then(|bytes| bytes.map_or_else(|| Ok(Switches::default()), |bytes| Switches::parse(&bytes))) {
+    match stored
+        .and_then(|bytes| bytes.map_or_else(|| Ok(Switches::default()), |bytes| Switches::parse(&bytes)))
+    {
         Ok(switches) => switches,
         Err(error) => {
             tracing::error!("{error}; commands are locked until `busbar unlock`");

@@ -38,7 +38,9 @@ impl Operators {
             self.waiting.retain(|_, replies| !replies.is_closed());
         }
         if self.waiting.len() >= MAX_REQUESTS {
-            let text = format!("expected at most {MAX_REQUESTS} requests at once: try again when others are answered");
+            let text = format!(
+                "expected at most {MAX_REQUESTS} requests at once: try again when others are answered"
+            );
             let _ = replies.try_send(Reply::Failed(text));
             return None;
         }
@@ -79,7 +81,8 @@ mod tests {
     fn stages_reach_the_one_who_asked_and_end() {
         let mut operators = Operators::default();
         let (replies, mut answers) = mpsc::channel(8);
-        let Some(Input::Operator(Operator { id, .. })) = operators.admit(Asked { ask: ask(), replies }) else {
+        let Some(Input::Operator(Operator { id, .. })) = operators.admit(Asked { ask: ask(), replies })
+        else {
             panic!("refused")
         };
         operators.answer(id, Reply::Command(Answer::stage(Stage::Accepted)));

@@ -78,7 +78,8 @@ fn fields(entry: &LogEntry) -> Option<String> {
 
 /// A line of the core.
 pub(crate) fn write_line(line: &LogLine) {
-    let field = |name: &str| line.fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+    let field =
+        |name: &str| line.fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
     let (device, point, plugin, sink) = (field("device"), field("point"), field("plugin"), field("sink"));
     let message = line.message.as_str();
     macro_rules! emit {

@@ -164,7 +164,9 @@ impl Plugins {
         let inbox = Arc::clone(&self.shared.inbox);
         let spawned = spawn(&format!("load-{}", entry.model.name), move || {
             // Ends early when the host stops meanwhile: the sender is dropped, nothing is ever sent.
-            if pause > Duration::ZERO && stopped.recv_timeout(pause).is_err_and(|error| error.is_disconnected()) {
+            if pause > Duration::ZERO
+                && stopped.recv_timeout(pause).is_err_and(|error| error.is_disconnected())
+            {
                 return;
             }
             let inbox = Arc::clone(&task.shared.inbox);
@@ -187,9 +189,7 @@ impl Plugins {
     ) -> Option<Input> {
         let entry = self.entries.get_mut(plugin).filter(|entry| entry.start == start)?;
         entry.handle = Some(Arc::clone(&handle));
-        if let Some(known) =
-            self.registry.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(plugin)
-        {
+        if let Some(known) = self.registry.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(plugin) {
             known.handle = Some(handle);
         }
         Some(Input::PluginReady(ready))
@@ -343,8 +343,11 @@ impl Start {
             cache_dir: cache_dir.join(&self.model.name).display().to_string(),
         };
         handle.init(Arc::new(callbacks), &options).map_err(|error| error.to_string())?;
-        let endpoints =
-            self.connections.iter().map(|(device, connection)| (*device, endpoint(&handle, connection))).collect();
+        let endpoints = self
+            .connections
+            .iter()
+            .map(|(device, connection)| (*device, endpoint(&handle, connection)))
+            .collect();
         let ready = PluginReady { plugin: self.plugin, describe: handle.describe().clone(), endpoints };
         Ok((handle, Box::new(ready)))
     }

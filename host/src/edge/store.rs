@@ -82,7 +82,8 @@ impl StateStore for FileStore {
         fs::create_dir_all(&self.dir).map_err(|error| self.failed("written", &error))?;
         let name = file_name(owner, key);
         self.check_room(&name, value.len())?;
-        replace(&self.dir, &name, &encode(owner, key, value)).map_err(|error| self.failed("written", &error))?;
+        replace(&self.dir, &name, &encode(owner, key, value))
+            .map_err(|error| self.failed("written", &error))?;
         self.sizes.get_or_insert_default().insert(name, value.len());
         Ok(())
     }
@@ -90,9 +91,12 @@ impl StateStore for FileStore {
     fn get(&mut self, owner: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
         let path = self.dir.join(file_name(owner, key));
         match fs::read(&path) {
-            Ok(file) => decode(owner, key, &file)
-                .map(|value| Some(value.to_vec()))
-                .ok_or_else(|| format!("{}: expected the state {key} of {owner}, found a damaged file: remove it", path.display())),
+            Ok(file) => decode(owner, key, &file).map(|value| Some(value.to_vec())).ok_or_else(|| {
+                format!(
+                    "{}: expected the state {key} of {owner}, found a damaged file: remove it",
+                    path.display()
+                )
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("read", &error)),
         }
@@ -181,7 +185,9 @@ fn file_name(owner: &str, key: &str) -> String {
 
 /// FNV-1a, 64 bit: finds torn and mixed-up files; no protection against intent is needed here.
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

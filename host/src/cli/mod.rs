@@ -1,0 +1,237 @@
+//! The command line: one verb per file.
+//!
+//! Exit codes: 0 ok, 1 configuration or usage, 2 device or far side, 70 a bug of Busbar.
+
+mod access;
+mod browse;
+mod check;
+#[cfg(feature = "demo")]
+mod demo;
+mod lock;
+mod map;
+mod out;
+mod plugin_check;
+mod plugins;
+mod prepare;
+mod print_config;
+mod read;
+mod run;
+mod write;
+
+use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use self::out::Out;
+
+/// Configuration or usage is wrong.
+pub const EXIT_CONFIG: u8 = 1;
+/// A device or the far side did not do it.
+pub const EXIT_DEVICE: u8 = 2;
+/// A bug of Busbar (EX_SOFTWARE of sysexits.h): the service manager starts it again.
+pub const EXIT_BUG: u8 = 70;
+
+/// Used when no `--config` is given and the working directory has no `plugins.toml`.
+const SYSTEM_CONFIG: &str = "/etc/busbar/plugins.toml";
+
+/// A protocol gateway for energy and plant sites.
+#[derive(Debug, Parser)]
+#[command(name = "busbar", version, about, disable_help_subcommand = true, arg_required_else_help = true)]
+struct Cli {
+    /// The configuration [default: plugins.toml here, else /etc/busbar/plugins.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Answer in JSON, for machines
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the gateway
+    Run,
+    /// Check the configuration and list all problems
+    Check(check::Arguments),
+    /// Show the plugins: name, kind, version, file, state
+    Plugins,
+    /// Examine a plugin file before it is installed
+    Plugin {
+        #[command(subcommand)]
+        verb: PluginVerb,
+    },
+    /// Read values from a device now
+    Read(read::Arguments),
+    /// Write a value to a point
+    Write(write::Arguments),
+    /// Show what a device offers, as points to paste into the configuration
+    Browse(browse::Arguments),
+    /// Print the effective configuration, secrets masked
+    PrintConfig,
+    /// Print the point list of a sink as CSV, for the control centre
+    Map(map::Arguments),
+    /// Refuse all commands until unlocked
+    Lock,
+    /// Let commands pass again
+    Unlock,
+    /// Show Busbar at work: simulated devices, a broker, a device that dies and comes back
+    #[cfg(feature = "demo")]
+    Demo(demo::Arguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginVerb {
+    /// Load the file in a child process and report what it is
+    Check {
+        /// The plugin file (.so)
+        file: PathBuf,
+    },
+}
+
+/// Time limit of a one-shot command.
+#[derive(Debug, Clone, Copy, Args)]
+struct Limit {
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
+}
+
+impl Limit {
+    const fn duration(self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    const fn millis(self) -> u64 {
+        self.timeout * 1000
+    }
+}
+
+/// Why a command failed; the text is for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Failure {
+    /// Configuration or usage.
+    Config(String),
+    /// Device or far side.
+    Device(String),
+    /// Everything was said already.
+    Told(u8),
+}
+
+impl Failure {
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Config(_) => EXIT_CONFIG,
+            Self::Device(_) => EXIT_DEVICE,
+            Self::Told(code) => *code,
+        }
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// What every verb gets.
+#[derive(Debug)]
+struct Context {
+    config: PathBuf,
+    out: Out,
+}
+
+/// Runs the command line. Child modes (probe, worker) come first: they must not parse arguments or make threads.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(code) = busbar_loader::child_main(arguments.iter().skip(1).cloned()) {
+        return code;
+    }
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => dispatch(cli),
+        Err(error) => {
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() { EXIT_CONFIG } else { 0 })
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> ExitCode {
+    let context = Context { config: cli.config.unwrap_or_else(default_config), out: Out::new(cli.json) };
+    if !matches!(cli.verb, Verb::Run) {
+        crate::logging::init_quiet();
+    }
+    let outcome = match cli.verb {
+        Verb::Run => run::run(&context),
+        Verb::Check(arguments) => check::run(&context, &arguments),
+        Verb::Plugins => plugins::run(&context),
+        Verb::Plugin { verb: PluginVerb::Check { file } } => plugin_check::run(&context, &file),
+        Verb::Read(arguments) => read::run(&context, &arguments),
+        Verb::Write(arguments) => write::run(&context, &arguments),
+        Verb::Browse(arguments) => browse::run(&context, &arguments),
+        Verb::PrintConfig => print_config::run(&context),
+        Verb::Map(arguments) => map::run(&context, &arguments),
+        Verb::Lock => lock::run(&context, true),
+        Verb::Unlock => lock::run(&context, false),
+        #[cfg(feature = "demo")]
+        Verb::Demo(arguments) => demo::run(&context, &arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Failure::Config(text) | Failure::Device(text) = &failure {
+                complain(text, context.out.json);
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn default_config() -> PathBuf {
+    let here = PathBuf::from("plugins.toml");
+    let system = PathBuf::from(SYSTEM_CONFIG);
+    if !here.exists() && system.exists() { system } else { here }
+}
+
+/// One error on standard error.
+fn complain(text: &str, json: bool) {
+    let mut err = std::io::stderr().lock();
+    let _ = if json {
+        writeln!(err, "{}", serde_json::json!({ "error": text }))
+    } else {
+        writeln!(err, "busbar: {}", out::printable(text))
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn verbs_take_their_arguments() {
+        for line in [
+            "run --config x.toml",
+            "check --schema",
+            "check --strict --json",
+            "plugins",
+            "plugin check a.so",
+            "read meter-01/voltage",
+            "read meter-01 --timeout 3 --json",
+            "write m/p -12.5 --yes",
+            "browse m holding:0-99 input:0-9",
+            "print-config",
+            "map scada",
+            "lock",
+            "unlock",
+        ] {
+            let words = std::iter::once("busbar").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        for line in ["", "read", "write m/p", "read m --timeout 0", "frobnicate", "plugin"] {
+            let words = std::iter::once("busbar").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

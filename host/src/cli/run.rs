@@ -1,0 +1,211 @@
+//! `busbar run`: check, start, serve, stop in order.
+//!
+//! The main thread carries a small single-threaded runtime with everything that talks to people and machines around
+//! the gateway: signals, control socket, admin listener, service manager. Acquisition is not among them.
+
+use std::{
+    process,
+    time::{Duration, Instant},
+};
+
+use busbar_config::{HostSettings, LogFormat};
+use busbar_loader::Launcher;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+use super::{
+    Context, EXIT_BUG, Failure, Outcome,
+    prepare::{self, Sound},
+};
+use crate::{
+    admin::{
+        api::{self, App},
+        auth::Token,
+        http::Listener,
+    },
+    catalog::StageDir,
+    control::server::ControlSocket,
+    edge::{CoreHandle, Edge, Start},
+    lock,
+    logging::{self, Format},
+    notify::{self, Notifier},
+};
+
+/// How often the end of the core thread, and readiness at start, are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub(super) fn run(context: &Context) -> Outcome {
+    let sound = prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?;
+    let host = sound.loaded.host.clone();
+    let format = match host.log.format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let _log = logging::init(host.log.level.as_str(), format).map_err(Failure::Config)?;
+    let _lock = lock::acquire(&host.data_dir).map_err(|error| Failure::Config(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Config(format!("no runtime could be started: {error}")))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = process::id(),
+        config = %context.config.display(),
+        devices = sound.site.devices.len(),
+        sinks = sound.site.sinks.len(),
+        "busbar starts"
+    );
+    let notifier = Notifier::from_env();
+    let services = runtime.block_on(Services::bind(&host)).map_err(Failure::Config)?;
+    let edge = start_edge(sound, &host)?;
+    let ended = runtime.block_on(services.serve(&edge, &notifier));
+    stop(&runtime, edge, &notifier, ended)
+}
+
+fn start_edge(sound: Sound, host: &HostSettings) -> Result<Edge, Failure> {
+    let Sound { site, probed, .. } = sound;
+    Edge::start(Start {
+        site,
+        probed,
+        data_dir: &host.data_dir,
+        launcher: Launcher::default(),
+        log_level: host.log.level.as_str().to_owned(),
+    })
+    .map_err(Failure::Config)
+}
+
+/// What made the host end.
+enum Ended {
+    Signal(&'static str),
+    CoreDied,
+}
+
+fn stop(runtime: &Runtime, edge: Edge, notifier: &Notifier, ended: Ended) -> Outcome {
+    notifier.send("STOPPING=1");
+    let outcome = match ended {
+        Ended::Signal(name) => {
+            tracing::info!(signal = name, "busbar stops: devices first, then sinks");
+            edge.stop()
+        }
+        Ended::CoreDied => {
+            edge.stop().and(Err("the core thread ended by itself: this is a bug of Busbar".into()))
+        }
+    };
+    // Connections under way are cut; their clients see it.
+    let _ = runtime;
+    match outcome {
+        Ok(()) => {
+            tracing::info!("busbar stopped");
+            Ok(())
+        }
+        Err(reason) => {
+            tracing::error!("{reason}");
+            Err(Failure::Told(EXIT_BUG))
+        }
+    }
+}
+
+/// Everything around the core that listens.
+struct Services {
+    control: ControlSocket,
+    admin: Option<(Listener, bool)>,
+    token: Token,
+    signals: Signals,
+}
+
+impl Services {
+    /// Binds everything before the first device is touched, so that a wrong address stops the start.
+    async fn bind(host: &HostSettings) -> Result<Self, String> {
+        let signals = Signals::new().map_err(|error| format!("signals could not be handled: {error}"))?;
+        let token = Token::load_or_create(&host.data_dir)?;
+        let control = ControlSocket::bind(&host.data_dir)?;
+        let admin = match &host.admin {
+            None => None,
+            Some(admin) => {
+                let listener = Listener::bind(admin).await?;
+                if let Ok(address) = listener.address() {
+                    tracing::info!(%address, tls = admin.tls.is_some(), "admin listener");
+                }
+                Some((listener, admin.anonymous_read))
+            }
+        };
+        Ok(Self { control, admin, token, signals })
+    }
+
+    /// Serves until a signal comes or the core dies.
+    async fn serve(self, edge: &Edge, notifier: &Notifier) -> Ended {
+        let Self { control, admin, token, mut signals } = self;
+        let (stop, stopped) = watch::channel(false);
+        let core = edge.handle();
+        let mut tasks = vec![tokio::spawn(control.serve(core.clone(), stopped.clone()))];
+        if let Some((listener, anonymous_read)) = admin {
+            let app = App { core: core.clone(), token, anonymous_read, started: Instant::now() };
+            tasks.push(tokio::spawn(listener.serve(api::router(app), stopped)));
+        }
+        let ended = tokio::select! {
+            name = signals.end() => Ended::Signal(name),
+            () = core_died(edge) => Ended::CoreDied,
+            () = speak_to_manager(&core, notifier) => Ended::CoreDied,
+        };
+        let _ = stop.send(true);
+        for task in tasks {
+            let _ = task.await;
+        }
+        ended
+    }
+}
+
+async fn core_died(edge: &Edge) {
+    while !edge.is_finished() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// READY once every plugin is loaded or has failed with a reason, then signs of life for the watchdog, which only a core
+/// that answers sends. Never ends.
+async fn speak_to_manager(core: &CoreHandle, notifier: &Notifier) {
+    while !matches!(core.query(|core, _| core.ready(false)).await, Ok(Ok(()))) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    notifier.send("READY=1");
+    tracing::info!("ready: every plugin is loaded or has failed with a reason");
+    let Some(period) = notify::watchdog_period() else { return std::future::pending().await };
+    loop {
+        if core.query(|_, _| ()).await.is_ok() {
+            notifier.send("WATCHDOG=1");
+        }
+        tokio::time::sleep(period).await;
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The name of the signal that ends the host.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return "SIGTERM",
+                _ = self.int.recv() => return "SIGINT",
+                _ = self.hup.recv() => {
+                    tracing::warn!("SIGHUP ignored: this version takes a new configuration only by a restart");
+                }
+            }
+        }
+    }
+}
