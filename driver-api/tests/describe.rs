@@ -1,4 +1,10 @@
 //! What a plugin says about itself, and the pure questions: through the real `.so`, and through the probe child.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, also in its helpers"
+)]
 
 mod common;
 

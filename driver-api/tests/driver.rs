@@ -1,4 +1,10 @@
 //! Every operation of a driver through the real `.so`, in-process and isolated, and the rules R1 to R7.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, also in its helpers"
+)]
 
 mod common;
 

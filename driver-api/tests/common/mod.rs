@@ -37,6 +37,8 @@ use serde_json::{Value as Json, json};
 pub const LONG: Duration = Duration::from_secs(30);
 /// As the deadline of a request that is served at once.
 pub const LONG_MS: u64 = 30_000;
+/// More than any test hears before it listens.
+const MOST_SAID: usize = 16_384;
 pub const BOTH: [Isolation; 2] = [Isolation::InProcess, Isolation::Process];
 
 /// Something the plugin said.
@@ -51,7 +53,7 @@ pub enum Said {
 
 /// The callbacks: everything goes into a channel; pushes may be refused.
 pub struct Ears {
-    said: Mutex<mpsc::Sender<Said>>,
+    said: mpsc::SyncSender<Said>,
     /// Unsolicited pushes to refuse before one is taken.
     pub refuse: AtomicU32,
     pub refused: AtomicU32,
@@ -60,8 +62,9 @@ pub struct Ears {
 
 impl Ears {
     fn say(&self, said: Said) {
-        // The test may have ended.
-        let _ = self.said.lock().unwrap_or_else(PoisonError::into_inner).send(said);
+        if let Err(mpsc::TrySendError::Full(said)) = self.said.try_send(said) {
+            panic!("a test did not expect so much: {said:?}");
+        }
     }
 }
 
@@ -131,9 +134,9 @@ impl Rig {
         let staged = stage(dir.path(), "fake", file, None).unwrap();
         let probed = probe(&launcher, &staged, Expect::default()).unwrap();
         let plugin = Plugin::load(&probed, isolation, &launcher).unwrap();
-        let (sender, said) = mpsc::channel();
+        let (sender, said) = mpsc::sync_channel(MOST_SAID);
         let ears = Arc::new(Ears {
-            said: Mutex::new(sender),
+            said: sender,
             refuse: AtomicU32::new(0),
             refused: AtomicU32::new(0),
             beats: AtomicU64::new(0),
