@@ -1,5 +1,6 @@
 //! Stories whose result is a time: run alone.
 
 mod crowd;
+mod demo;
 mod lost;
 mod outage;
