@@ -66,11 +66,13 @@ impl<'a> Context<'a> {
         if !secret::has_reference(raw) {
             return Some(Cow::Borrowed(raw));
         }
-        self.references.borrow_mut().insert(path.to_string(), raw.to_string());
+        if secret::is_secret(raw) {
+            self.references.borrow_mut().insert(path.to_string(), raw.to_string());
+            self.sources.borrow_mut().hide(node.pos);
+        }
         if let Some(known) = self.resolved.borrow().get(raw) {
             return known.as_ref().map(|text| Cow::Owned(text.to_string()));
         }
-        self.sources.borrow_mut().hide(node.pos);
         let result = match self.vault.resolve(raw) {
             Ok(text) => Some(text),
             Err((expected, found, help)) => {
@@ -86,7 +88,7 @@ impl<'a> Context<'a> {
     /// A value for `found`, without secrets.
     pub(crate) fn found(&self, node: &Node) -> String {
         match node.raw_text() {
-            Some(text) if secret::has_reference(text) => "something else behind a reference".into(),
+            Some(text) if secret::is_secret(text) => "something else behind a reference".into(),
             _ => node.describe(),
         }
     }
@@ -101,7 +103,7 @@ impl<'a> Context<'a> {
     pub(crate) fn json(&self, path: &Path<'_>, node: &Node, schema: Option<&Json>) -> Json {
         match &node.data {
             Data::Text(raw) => {
-                if secret::has_reference(raw) {
+                if secret::is_secret(raw) {
                     self.hide(path, node.pos);
                 }
                 self.text(path, node).map_or(Json::Null, |text| Json::String(text.into_owned()))
@@ -166,7 +168,9 @@ impl<'a> Context<'a> {
     /// What a CSV cell means: text where the schema wants nothing but text, else the TOML value it looks like.
     fn cell(&self, path: &Path<'_>, node: &Node, raw: &Rc<str>, schema: Option<&Json>) -> Json {
         if secret::has_reference(raw) {
-            self.hide(path, node.pos);
+            if secret::is_secret(raw) {
+                self.hide(path, node.pos);
+            }
             return self.text(path, node).map_or(Json::Null, |text| Json::String(text.into_owned()));
         }
         if schema.and_then(|schema| schema.get("type")).is_some_and(|kind| kind == "string") {

@@ -228,12 +228,13 @@ fn interlock(cx: &Context<'_>, path: &Path<'_>, table: &Table) -> Option<Interlo
     Some(Interlock { point, equals })
 }
 
-/// Description, group, class, labels; `null` when there are none.
+/// Description, group, class where it is not the default, labels; `null` when there are none.
 fn metadata(cx: &Context<'_>, path: &Path<'_>, table: &Table) -> Json {
     let mut map = Map::new();
     for key in ["description", "group", "class", "labels"] {
-        if let Some(node) = table.get(key) {
-            map.insert(key.into(), cx.json(&path.key(key), node, None));
+        let value = table.get(key).map(|node| cx.json(&path.key(key), node, None));
+        if let Some(value) = value.filter(|value| key != "class" || value != "state") {
+            map.insert(key.into(), value);
         }
     }
     if map.is_empty() { Json::Null } else { Json::Object(map) }

@@ -26,9 +26,14 @@ pub(crate) struct Vault {
 /// Why a reference leads nowhere: expected, found, what to do.
 pub(crate) type Lost = (String, String, String);
 
-/// The text contains a reference, or an escaped one: its value is not its text.
+/// The text contains a reference, or an escaped one: its value differs from its text.
 pub(crate) fn has_reference(text: &str) -> bool {
     text.contains("${")
+}
+
+/// The text contains a reference that leads to a secret.
+pub(crate) fn is_secret(text: &str) -> bool {
+    text.match_indices("${").any(|(at, _)| !text.get(..at).is_some_and(|before| before.ends_with('$')))
 }
 
 impl Vault {

@@ -101,6 +101,7 @@ impl<'a> OneSink<'_, 'a, '_> {
     fn build(self, name: &str) -> MadeSink {
         let cx = self.builder.cx;
         let lost = cx.lost_references.get();
+        let errors = cx.problems.errors();
         let read = Reader { cx, path: &self.path, table: self.table };
         let traits = self.plugin.map(|plugin| plugin.sink.clone()).unwrap_or_default();
         let (mut settings, settings_sound) = self.settings();
@@ -129,7 +130,7 @@ impl<'a> OneSink<'_, 'a, '_> {
         if commands == Commands::Asked {
             self.named_peer(&settings, &findings);
         }
-        if routes.is_empty() && system.is_empty() {
+        if routes.is_empty() && system.is_empty() && errors == cx.problems.errors() {
             let help = if traits.needs_map { "this sink only gets points with a map entry" } else { "" };
             cx.problems.warning(Some(self.node.pos), self.path, "points for this sink", "none").help(help);
         }
