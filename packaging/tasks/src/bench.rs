@@ -9,7 +9,8 @@ use crate::setup;
 
 /// Setup, release build, measurement, report.
 pub(crate) fn run(report: &mut Report, rest: &[String]) {
-    if !setup::run_steps(report) {
+    let ready = setup::run_steps(report);
+    if !(ready.packages && ready.peers) {
         return;
     }
     let built = report.step("release build", || {

@@ -30,13 +30,28 @@ const PROGRAMS: [(&str, &str); 2] = [("mosquitto", "mosquitto"), ("mosquitto_pub
 /// Oldest Python that the pinned peers run on.
 const PYTHON_MIN: (u32, u32) = (3, 10);
 
-/// Every step. Returns whether everything is there.
-pub(crate) fn run_steps(report: &mut Report) -> bool {
-    let packages = report.step("Debian packages", packages);
-    let peers = report.step("Python peers", peers);
-    let nextest = cargo_tool(report, &NEXTEST);
-    let deny = cargo_tool(report, &DENY);
-    packages && peers && nextest && deny
+/// What is there after [`run_steps`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ready {
+    pub(crate) packages: bool,
+    pub(crate) peers: bool,
+    pub(crate) nextest: bool,
+    pub(crate) deny: bool,
+}
+
+impl Ready {
+    /// Assumed when nothing was looked at: a missing tool then shows when it is used.
+    pub(crate) const ASSUMED: Self = Self { packages: true, peers: true, nextest: true, deny: true };
+}
+
+/// Every step, also after one that failed.
+pub(crate) fn run_steps(report: &mut Report) -> Ready {
+    Ready {
+        packages: report.step("Debian packages", packages),
+        peers: report.step("Python peers", peers),
+        nextest: cargo_tool(report, &NEXTEST),
+        deny: cargo_tool(report, &DENY),
+    }
 }
 
 /// `cargo task setup`.

@@ -3,25 +3,29 @@
 use crate::checks::{self, outcome};
 use crate::process::{Stream, cargo, run as run_command, tee};
 use crate::report::{Outcome, Report};
+use crate::setup::{self, Ready};
 use crate::summary::{self, Counts};
-use crate::{args::Options, deny, setup};
+use crate::{args::Options, deny};
 
 /// Runs all checks; a failing one does not stop the others, except that tests need the build.
 pub(crate) fn run(report: &mut Report, options: &Options) {
     report.count_tests(0, 0);
-    if !options.no_setup {
-        setup::run_steps(report);
-    }
+    let ready = if options.no_setup { Ready::ASSUMED } else { setup::run_steps(report) };
     if let Some(filter) = &options.filter {
-        if build(report) {
+        if ready.nextest && build(report) {
             nextest(report, Some(filter));
         }
         return;
     }
     checks::format_check(report);
-    deny::run(report);
+    // What could not be installed has failed above, by name; running without it would only say so again.
+    if ready.deny {
+        deny::run(report);
+    }
     if build(report) {
-        nextest(report, None);
+        if ready.nextest {
+            nextest(report, None);
+        }
         doc_tests(report);
     }
     checks::clippy(report);
