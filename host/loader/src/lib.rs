@@ -28,6 +28,7 @@ pub mod worker;
 
 mod call;
 mod frame;
+mod link;
 mod module;
 mod outbox;
 mod probe_child;

@@ -143,7 +143,7 @@ impl Plugin {
         }
     }
 
-    /// Asks a question or throws a switch (`busbar_contract::op::control`). Blocks up to [`CONTROL_TIMEOUT`]: never
+    /// Asks a question or throws a switch (`busbar_contract::op::control`). A worker must be started. Blocks up to [`CONTROL_TIMEOUT`]: never
     /// call it from an async worker (R6).
     ///
     /// # Errors

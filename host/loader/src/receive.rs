@@ -47,6 +47,8 @@ pub struct BoundaryStats {
     pub bad_samples: u64,
     /// Samples lost between a worker and a host without room.
     pub lost_samples: u64,
+    /// Events lost between a worker and a host without room.
+    pub lost_events: u64,
     /// Panics of the host's own callbacks: a bug of Busbar.
     pub host_panics: u64,
 }
@@ -59,6 +61,7 @@ struct Counters {
     unknown_bits: AtomicU64,
     bad_samples: AtomicU64,
     lost_samples: AtomicU64,
+    lost_events: AtomicU64,
     host_panics: AtomicU64,
 }
 
@@ -90,6 +93,7 @@ impl StatsCell {
             unknown_bits: get(&self.0.unknown_bits),
             bad_samples: get(&self.0.bad_samples),
             lost_samples: get(&self.0.lost_samples),
+            lost_events: get(&self.0.lost_events),
             host_panics: get(&self.0.host_panics),
         }
     }
@@ -127,6 +131,10 @@ impl Receiver {
 
     pub(crate) fn count_lost(&self, samples: usize) {
         count(&self.counters().lost_samples, samples as u64);
+    }
+
+    pub(crate) fn count_lost_event(&self) {
+        count(&self.counters().lost_events, 1);
     }
 
     pub(crate) fn count_malformed(&self) {
