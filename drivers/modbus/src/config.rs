@@ -282,3 +282,63 @@ pub(crate) struct Point {
     #[schemars(range(min = 1, max = 125))]
     pub(crate) length: Option<u16>,
 }
+
+#[cfg(test)]
+mod tests {
+    use busbar_driver_api::contract::describe::HOST_POINT_KEYS;
+    use busbar_driver_api::schemars::schema_for;
+    use busbar_driver_api::serde_json::{Value as Json, from_value, json};
+
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../sample.toml");
+
+    #[test]
+    fn the_readme_shows_the_sample() {
+        let readme = include_str!("../README.md");
+        assert!(readme.contains(&format!("```toml\n{SAMPLE}```\n")), "README.md and sample.toml differ");
+    }
+
+    #[test]
+    fn the_sample_is_valid() {
+        let sample: Json = toml::from_str(SAMPLE).unwrap();
+        let devices = sample["device"].as_array().unwrap();
+        assert_eq!(devices.len(), 4);
+        for device in devices {
+            let connection: Connection = from_value(device["connection"].clone()).unwrap();
+            for point in device["points"].as_array().unwrap() {
+                let mut keys = point.as_object().unwrap().clone();
+                keys.retain(|key, _| !HOST_POINT_KEYS.contains(&key.as_str()));
+                let point: Point = from_value(Json::Object(keys)).unwrap();
+                crate::point::checked_field(&point, connection.address_mode).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_and_addresses_take_their_forms_and_explain_themselves() {
+        let hosts = |host: Json| from_value::<Connection>(json!({ "host": host })).map(|read| read.hosts());
+        assert_eq!(hosts(json!("a")).unwrap(), ["a"]);
+        assert_eq!(hosts(json!(["a", "b"])).unwrap(), ["a", "b"]);
+        assert!(
+            hosts(json!(5)).unwrap_err().to_string().contains("a host name or address, or a list of them")
+        );
+        assert!(hosts(json!(vec!["a"; 17])).is_err());
+        let address =
+            |address: Json| from_value::<Point>(json!({ "address": address })).map(|point| point.address.0);
+        assert_eq!(address(json!(40003)).unwrap(), "40003");
+        assert!(address(json!(true)).unwrap_err().to_string().contains("holding:0x2006"));
+    }
+
+    #[test]
+    fn every_key_is_described_in_the_schema() {
+        for schema in [schema_for!(Connection).to_value(), schema_for!(Point).to_value()] {
+            assert_eq!(schema["additionalProperties"], json!(false));
+            for (key, property) in schema["properties"].as_object().unwrap() {
+                assert!(property["description"].is_string(), "{key}");
+            }
+        }
+        let point = schema_for!(Point).to_value();
+        assert_eq!(point["required"], json!(["address"]));
+    }
+}

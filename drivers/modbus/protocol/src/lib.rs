@@ -46,3 +46,7 @@ pub use serial::{Parity, SerialSettings};
 pub use session::{Carrier, Counters, Session, Timing};
 pub use tap::FrameLog;
 pub use value::{EncodeError, Field, FieldSpec, Key, Type, Value};
+
+#[cfg(all(doctest, feature = "simulator"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
