@@ -39,10 +39,78 @@ impl Decimal {
         Self { digits, exponent }
     }
 
-    /// The decimal that `number` prints as in its shortest form.
+    /// The decimal that `number` prints as in its shortest form. Allocates nothing.
     #[must_use]
     pub fn from_f64(number: f64) -> Option<Self> {
-        if number.is_finite() { format!("{number:e}").parse().ok() } else { None }
+        if number.is_finite() { Self::shortest(format_args!("{number:e}")) } else { None }
+    }
+
+    /// The decimal that `number` prints as in its shortest form: 231.4, not 231.39999389648438. Allocates nothing.
+    #[must_use]
+    pub fn from_f32(number: f32) -> Option<Self> {
+        if number.is_finite() { Self::shortest(format_args!("{number:e}")) } else { None }
+    }
+
+    /// Reads `[-]d[.ddd]e[-]x` as the formatter writes it.
+    fn shortest(text: fmt::Arguments<'_>) -> Option<Self> {
+        let mut buffer = ShortText { bytes: [0; SHORT_TEXT], len: 0 };
+        fmt::write(&mut buffer, text).ok()?;
+        let (mut digits, mut exponent, mut negative, mut fraction) = (0i64, 0i32, false, false);
+        let text = buffer.bytes.get(..buffer.len)?;
+        let end = text.iter().position(|byte| *byte == b'e')?;
+        for byte in text.get(..end)? {
+            match byte {
+                b'-' => negative = true,
+                b'.' => fraction = true,
+                digit => {
+                    digits = digits.checked_mul(10)?.checked_add(i64::from(digit.checked_sub(b'0')?))?;
+                    exponent -= i32::from(fraction);
+                }
+            }
+        }
+        let shift: i32 = std::str::from_utf8(text.get(end + 1..)?).ok()?.parse().ok()?;
+        Some(Self::new(if negative { -digits } else { digits }, exponent + shift))
+    }
+
+    /// `(self - offset) / scale` rounded to a whole number, half away from zero; `None` where it does not fit or
+    /// `scale` is 0.
+    #[must_use]
+    pub fn undo_to_int(self, scale: Self, offset: Self) -> Option<i128> {
+        let (number, scale) = self.undo_parts(scale, offset)?;
+        let quotient = number.checked_div(scale)?;
+        let rest = number.checked_rem(scale)?;
+        if rest.unsigned_abs().checked_mul(2)? >= scale.unsigned_abs() {
+            return quotient.checked_add(if (number < 0) == (scale < 0) { 1 } else { -1 });
+        }
+        Some(quotient)
+    }
+
+    /// `(self - offset) / scale` as a double.
+    #[must_use]
+    pub fn undo_to_f64(self, scale: Self, offset: Self) -> Option<f64> {
+        match self.undo_parts(scale, offset) {
+            Some((_, 0)) => None,
+            Some((number, scale)) => Some(number as f64 / scale as f64),
+            None => {
+                let scale = scale.to_f64();
+                (scale != 0.0).then(|| (self.to_f64() - offset.to_f64()) / scale)
+            }
+        }
+    }
+
+    /// Numerator and denominator of `(self - offset) / scale` as whole numbers.
+    fn undo_parts(self, scale: Self, offset: Self) -> Option<(i128, i128)> {
+        let (mut number, exponent) =
+            sum(i128::from(self.digits), self.exponent, -i128::from(offset.digits), offset.exponent)?;
+        let mut divisor = i128::from(scale.digits);
+        let shift = exponent - scale.exponent;
+        let power = 10i128.checked_pow(shift.unsigned_abs())?;
+        if shift >= 0 {
+            number = number.checked_mul(power)?;
+        } else {
+            divisor = divisor.checked_mul(power)?;
+        }
+        Some((number, divisor))
     }
 
     /// As a double.
@@ -112,6 +180,23 @@ fn nearest(digits: i128, exponent: i32) -> f64 {
         return if exponent < 0 { number / power } else { number * power };
     }
     format!("{digits}e{exponent}").parse().unwrap_or(f64::NAN)
+}
+
+/// Longest shortest form of a double: `-1.7976931348623157e-308`.
+const SHORT_TEXT: usize = 32;
+
+struct ShortText {
+    bytes: [u8; SHORT_TEXT],
+    len: usize,
+}
+
+impl fmt::Write for ShortText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
+    }
 }
 
 impl FromStr for Decimal {
@@ -191,5 +276,28 @@ mod tests {
         }
         assert_eq!(Decimal::from_f64(0.1), Some(d("0.1")));
         assert_eq!(Decimal::from_f64(f64::NAN), None);
+    }
+
+    #[test]
+    fn shortest_forms_are_read_without_the_parser() {
+        for number in [0.1, -2.5e-7, 1e22, 123_456_789.123, f64::MAX, f64::MIN_POSITIVE, 0.0, 5e-324] {
+            let expected: f64 = Decimal::from_f64(number).unwrap().to_f64();
+            assert_eq!(expected, number, "{number:e}");
+        }
+        assert_eq!(Decimal::from_f32(231.4), Some(d("231.4")));
+        assert_eq!(Decimal::from_f32(f32::INFINITY), None);
+    }
+
+    #[test]
+    fn values_go_back_rounded_half_away_from_zero() {
+        assert_eq!(d("231.4").undo_to_int(d("0.1"), Decimal::ZERO), Some(2314));
+        assert_eq!(d("0.25").undo_to_int(d("0.1"), Decimal::ZERO), Some(3));
+        assert_eq!(d("-0.25").undo_to_int(d("0.1"), Decimal::ZERO), Some(-3));
+        assert_eq!(d("0.24").undo_to_int(d("0.1"), Decimal::ZERO), Some(2));
+        assert_eq!(d("5").undo_to_int(d("-2"), d("0")), Some(-3));
+        assert_eq!(d("-272.15").undo_to_int(Decimal::ONE, d("-273.15")), Some(1));
+        assert_eq!(d("1").undo_to_int(Decimal::ZERO, Decimal::ZERO), None);
+        assert_eq!(d("1").undo_to_f64(d("3"), Decimal::ZERO), Some(1.0 / 3.0));
+        assert_eq!(d("1").undo_to_f64(Decimal::ZERO, Decimal::ZERO), None);
     }
 }

@@ -226,9 +226,10 @@ impl Default for Point {
 }
 
 /// Smallest change worth sending, against the last value sent to that sink.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Deadband {
     /// Every change.
+    #[default]
     None,
     /// In the point's unit (percentages of `range` are already converted).
     Absolute(f64),

@@ -1,0 +1,158 @@
+//! What must hold after every step, whatever happened: checked by the simulation, cheap enough to ask at run time.
+
+use crate::{Core, arena::Id, state::CommandPhase};
+
+/// Entries of the timer heaps per thing that can wait (G9).
+const TIMERS_PER_THING: usize = 64;
+
+impl Core {
+    /// The internal books agree; the error names the first that does not.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        for sink in self.sinks.ids() {
+            let ledger = self.ledger(sink);
+            if !ledger.is_balanced() {
+                return Err(format!("G7: ledger of sink {} does not balance: {ledger:?}", sink.number()));
+            }
+            let state = &self.sinks[sink];
+            if !state.queue.is_consistent() || !state.slots.is_consistent() {
+                return Err(format!("queue of sink {} is not consistent", sink.number()));
+            }
+            let bytes = state.queue.bytes() + state.slots.event_bytes();
+            if bytes > state.limits.max_bytes + (64 << 10) {
+                return Err(format!("G9: sink {} holds {bytes} bytes", sink.number()));
+            }
+            if state.queue.in_flight() > state.limits.in_flight.max(1) {
+                return Err(format!(
+                    "G9: sink {} has {} records in flight",
+                    sink.number(),
+                    state.queue.in_flight()
+                ));
+            }
+        }
+        self.check_requests()?;
+        self.check_devices()?;
+        self.check_commands()?;
+        self.check_timers()
+    }
+
+    /// R4 bookkeeping: every open request belongs to an instance, every turn to a request.
+    fn check_requests(&self) -> Result<(), String> {
+        let mut listed = 0;
+        for (number, instance) in &self.instances {
+            listed += instance.pending.len();
+            if instance
+                .pending
+                .iter()
+                .any(|request| self.requests.get(request).is_none_or(|pending| pending.instance != *number))
+            {
+                return Err(format!("R4: instance {number} lists a request that is not open"));
+            }
+        }
+        if listed != self.requests.len() {
+            return Err(format!("R4: {} requests are open, {listed} are listed", self.requests.len()));
+        }
+        for (id, endpoint) in self.endpoints.iter() {
+            let turns = self.requests.values().filter(|pending| pending.endpoint == Some(id)).count();
+            if turns != endpoint.in_flight as usize || endpoint.in_flight > endpoint.parallel {
+                return Err(format!(
+                    "endpoint {} counts {} turns, {turns} are taken",
+                    endpoint.key, endpoint.in_flight
+                ));
+            }
+            let devices: usize =
+                endpoint.channels.iter().map(|channel| self.channels[*channel].devices.len()).sum();
+            let groups: usize = endpoint
+                .channels
+                .iter()
+                .flat_map(|channel| &self.channels[*channel].devices)
+                .map(|device| self.devices[*device].groups.len())
+                .sum();
+            let bound = 8 * devices
+                + 2 * groups
+                + self.commands.len()
+                + self.fetches.len()
+                + self.selections.len()
+                + 64;
+            if endpoint.queue.len() + endpoint.commands.len() > bound {
+                return Err(format!(
+                    "G9: endpoint {} queues {} requests",
+                    endpoint.key,
+                    endpoint.queue.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_devices(&self) -> Result<(), String> {
+        for plugin in self.plugins.values() {
+            let resyncing = plugin
+                .devices
+                .iter()
+                .filter(|device| {
+                    use crate::state::Phase::{Resync, Subscribing};
+                    matches!(self.devices[**device].phase, Resync | Subscribing)
+                })
+                .count();
+            if resyncing != plugin.resyncing as usize {
+                return Err(format!(
+                    "plugin {} counts {} resyncs, {resyncing} run",
+                    plugin.name, plugin.resyncing
+                ));
+            }
+        }
+        for device in self.devices.ids() {
+            let state = &self.devices[device];
+            let lost = !state.phase.has_session();
+            for point in self.point_ids(device) {
+                let point = &self.points[point];
+                let marked = point.is_lost()
+                    || point.host_quality.contains(busbar_contract::Quality::OPERATOR_BLOCKED);
+                if lost && !marked {
+                    return Err(format!(
+                        "G1: a point of device {} is not marked, phase {:?}",
+                        device.number(),
+                        state.phase
+                    ));
+                }
+                if self.is_online(device) && point.is_lost() {
+                    return Err(format!("G2: device {} is online with a point not read", device.number()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_commands(&self) -> Result<(), String> {
+        for (id, command) in &self.commands {
+            if command.points.iter().any(|point| self.busy.get(point) != Some(id)) {
+                return Err(format!("command {id} does not hold its points"));
+            }
+            let auditing = self.audits.contains_key(id);
+            if auditing != (command.phase == CommandPhase::Auditing) {
+                return Err(format!(
+                    "G8: command {id} is {:?} and its audit line is open: {auditing}",
+                    command.phase
+                ));
+            }
+        }
+        if self.busy.values().any(|id| !self.commands.contains_key(id)) {
+            return Err("a point is busy without a command".into());
+        }
+        Ok(())
+    }
+
+    fn check_timers(&self) -> Result<(), String> {
+        let things = 16
+            + self.devices.len()
+            + self.groups.len()
+            + self.sinks.len()
+            + self.plugins.len()
+            + self.requests.len()
+            + self.commands.len();
+        if self.timers.len() + self.schedule.len() > TIMERS_PER_THING * things {
+            return Err(format!("G9: {} timers for {things} things", self.timers.len()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Operators (SEMANTICS 9): lock and unlock, block, unblock, substitute, maintenance, fresh read, browse, frame log.
+//! What is switched is audited and stored, and holds after a restart.
+
+use busbar_contract::{Origin, Request, Value, request::FrameLog, value::rfc3339};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    Core, Output,
+    arena::{Id, PointId},
+    input::{Ask, Operator},
+    model::CommandMode,
+    output::{LogLevel, Reply, StoreAction},
+    state::StoreWait,
+    switches,
+    table::{Cell, Overlay},
+};
+
+/// Most points that may be blocked or substituted at once (G9).
+const MAX_SWITCHED: usize = 100_000;
+
+impl Core {
+    pub(crate) fn operator(&mut self, operator: Operator) {
+        let id = operator.id;
+        match operator.ask {
+            Ask::Command(command) => self.operator_command(id, command),
+            Ask::Read { device, points, deadline_ms } => {
+                self.operator_read(id, &device, &points, deadline_ms)
+            }
+            Ask::Browse { device, arguments, deadline_ms } => {
+                self.operator_browse(id, &device, arguments, deadline_ms);
+            }
+            Ask::Lock(origin) => self.lock(id, true, &origin),
+            Ask::Unlock(origin) => self.lock(id, false, &origin),
+            Ask::Block(point, origin) => self.overlay(id, &point, Some(None), &origin),
+            Ask::Unblock(point, origin) => self.overlay(id, &point, None, &origin),
+            Ask::Substitute(point, value, origin) => self.overlay(id, &point, Some(Some(value)), &origin),
+            Ask::Maintenance(device, on, origin) => self.maintenance(id, &device, on, &origin),
+            Ask::FrameLog(device, on) => self.frame_log(id, &device, on),
+        }
+    }
+
+    /// Commands are locked by an operator or by configuration.
+    #[must_use]
+    pub fn commands_locked(&self) -> bool {
+        self.switches.locked.unwrap_or(self.site.host.commands == CommandMode::Locked)
+    }
+
+    fn lock(&mut self, id: u64, locked: bool, origin: &Origin) {
+        self.switches.locked = Some(locked);
+        self.switched(if locked { "lock" } else { "unlock" }, "", origin, &Json::Null);
+        self.set_locked_point();
+        self.done(id);
+    }
+
+    fn overlay(&mut self, id: u64, name: &str, what: Option<Option<Json>>, origin: &Origin) {
+        let Some(point) = self.named(name).filter(|point| self.points[*point].device.is_some()) else {
+            return self.failed(id, &format!("no point named {name}"));
+        };
+        if self.switches.blocked.len() + self.switches.substituted.len() >= MAX_SWITCHED && what.is_some() {
+            return self.failed(id, "too many points are blocked or substituted");
+        }
+        self.switches.blocked.remove(name);
+        self.switches.substituted.remove(name);
+        let (event, value, overlay) = match what {
+            None => ("unblock", Json::Null, Overlay::None),
+            Some(None) => {
+                self.switches.blocked.insert(name.to_owned());
+                ("block", Json::Null, Overlay::Blocked)
+            }
+            Some(Some(json)) => {
+                let kind =
+                    Some(self.points[point].cell.kind).filter(|kind| *kind != busbar_contract::Kind::None);
+                let value = substitute_value(kind, &json);
+                if value == Value::None {
+                    return self.failed(id, &format!("expected a value of the point's kind, found {json}"));
+                }
+                self.switches.substituted.insert(name.to_owned(), json.clone());
+                ("substitute", json, Overlay::Substituted(Cell::of(&value)))
+            }
+        };
+        self.cover(point, overlay);
+        self.switched(event, name, origin, &value);
+        self.done(id);
+    }
+
+    fn cover(&mut self, point: PointId, overlay: Overlay) {
+        let wall_ns = self.now.wall_ns;
+        let state = &mut self.points[point];
+        if state.overlay == overlay {
+            return;
+        }
+        state.overlay = overlay;
+        state.ts_ns = wall_ns;
+        state.marks = busbar_contract::Flags::GATEWAY_TIME;
+        self.emit_host(point);
+        self.end_of_poll();
+        if let Some(group) = self.points[point].group {
+            self.read_now(group);
+        }
+    }
+
+    fn maintenance(&mut self, id: u64, device: &str, on: bool, origin: &Origin) {
+        let Some(number) = self.device_named(device) else {
+            return self.failed(id, &format!("no device named {device}"));
+        };
+        self.switches.maintenance.insert(device.to_owned(), on);
+        self.set_maintenance(number, on);
+        self.switched("maintenance", device, origin, &Json::Bool(on));
+        self.done(id);
+    }
+
+    fn frame_log(&mut self, id: u64, device: &str, on: bool) {
+        let Some(number) = self.device_named(device) else {
+            return self.failed(id, &format!("no device named {device}"));
+        };
+        self.devices[number].frame_log = on;
+        self.tell_frame_log(number);
+        self.done(id);
+    }
+
+    /// The driver learns the switch, now or when the device joins its instance.
+    pub(crate) fn tell_frame_log(&mut self, device: crate::arena::DeviceId) {
+        let state = &self.devices[device];
+        let Some(channel) = state.channel.filter(|_| state.attached) else { return };
+        let body = FrameLog { device: device.number(), on: state.frame_log };
+        self.tell(self.channels[channel].instance, 0, Request::FrameLog(body));
+    }
+
+    /// Audited and stored.
+    fn switched(&mut self, event: &str, about: &str, origin: &Origin, value: &Json) {
+        let line = json!({
+            "ts": rfc3339(self.now.wall_ns), "event": event, "about": about, "value": value, "origin": origin,
+        });
+        self.out.push(Output::Audit { audit: 0, line });
+        let store = self.next_command;
+        self.next_command += 1;
+        self.stores.insert(store, StoreWait::Switches);
+        self.out.push(Output::Store {
+            store,
+            owner: switches::OWNER.into(),
+            key: switches::KEY.into(),
+            action: StoreAction::Put(self.switches.to_bytes()),
+        });
+        self.log(LogLevel::Info, ("switch", self.next_command), vec![], format!("operator: {event} {about}"));
+    }
+
+    fn done(&mut self, id: u64) {
+        self.out.push(Output::Reply { id, reply: Reply::Done });
+    }
+
+    fn failed(&mut self, id: u64, text: &str) {
+        self.out.push(Output::Reply { id, reply: Reply::Failed(text.to_owned()) });
+    }
+}
+
+/// A value entered by hand, as the kind the point has, or as JSON tells it.
+pub(crate) fn substitute_value(kind: Option<busbar_contract::Kind>, json: &Json) -> Value {
+    use busbar_contract::Kind;
+    let kind = kind.unwrap_or(match json {
+        Json::Bool(_) => Kind::Bool,
+        Json::Number(_) => Kind::Float64,
+        Json::String(_) => Kind::Text,
+        _ => Kind::None,
+    });
+    Value::from_json(kind, json).unwrap_or(Value::None)
+}

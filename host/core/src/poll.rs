@@ -1,0 +1,122 @@
+//! Due reads and liveness probes. A read that is due while the previous one still runs is skipped and counted, never
+//! queued twice; what a host that was late missed is counted too.
+
+use busbar_contract::{Cause, op};
+
+use crate::{
+    Core,
+    arena::DeviceId,
+    schedule::Due,
+    state::{Pending, Phase, Work},
+    timers::Timer,
+};
+
+impl Core {
+    pub(crate) fn poll_due(&mut self, due: Due) {
+        let group = due.group;
+        let device = self.groups[group].device;
+        let state = &self.devices[device];
+        if state.session != due.session || state.phase != Phase::Online || self.groups[group].subscribed {
+            return;
+        }
+        let next_ns = self.next_due(group);
+        self.schedule.add(Due { at_ns: next_ns, ..due });
+        let interval_ns = self.schedule.ticks(self.groups[group].interval_ns) * self.tick_ns();
+        // Turns between this one and the next that the host was too late for.
+        let turns = (next_ns - due.at_ns) / interval_ns.max(1);
+        let refused = self.groups[group].refused_until_ns > self.now.mono_ns;
+        let missed = if refused { 0 } else { turns.saturating_sub(1) };
+        let counters = &mut self.devices[device].counters;
+        counters.polls_due += 1 + missed;
+        counters.polls_skipped += missed;
+        if self.groups[group].busy {
+            counters.polls_skipped += 1;
+            return;
+        }
+        self.groups[group].busy = true;
+        self.ask(device, Work::Read { group, cause: Cause::Poll, due_ns: due.at_ns });
+    }
+
+    pub(crate) fn tick_ns(&self) -> u64 {
+        crate::time::ns(self.site.host.tick).max(1)
+    }
+
+    /// A scheduled read was answered.
+    pub(crate) fn observe_poll(&mut self, device: DeviceId, pending: &Pending) {
+        if !matches!(pending.work, Work::Read { cause: Cause::Poll, .. }) {
+            return;
+        }
+        let took_ns = self.now.mono_ns.saturating_sub(pending.submitted_ns);
+        self.devices[device].counters.polls_done += 1;
+        self.devices[device].poll_duration.observe_ns(took_ns);
+        self.devices[device].latency_ns = took_ns;
+        if let Some(plugin) = self.devices[device].plugin {
+            self.plugins[plugin].poll_duration.observe_ns(took_ns);
+        }
+    }
+
+    /// Watches that a device online is heard of at least every `probe_interval`.
+    pub(crate) fn arm_probe(&mut self, device: DeviceId) {
+        if !std::mem::replace(&mut self.devices[device].probe_armed, true) {
+            let at_ns = self.devices[device].last_exchange_ns + self.probe_interval_ns(device);
+            self.timers.arm(at_ns.max(self.now.mono_ns + 1), Timer::Probe(device));
+        }
+    }
+
+    pub(crate) fn probe_timer(&mut self, device: DeviceId) {
+        self.devices[device].probe_armed = false;
+        if !self.is_online(device) {
+            return;
+        }
+        let idle_ns = self.now.mono_ns.saturating_sub(self.devices[device].last_exchange_ns);
+        let reading = self.devices[device].groups.iter().any(|group| self.groups[*group].busy);
+        if idle_ns >= self.probe_interval_ns(device) && !self.devices[device].probing && !reading {
+            self.probe(device);
+            self.devices[device].probe_armed = true;
+            self.timers.arm(self.now.mono_ns + self.probe_interval_ns(device), Timer::Probe(device));
+        } else if idle_ns >= self.probe_interval_ns(device) {
+            self.devices[device].probe_armed = true;
+            self.timers.arm(self.now.mono_ns + self.probe_interval_ns(device), Timer::Probe(device));
+        } else {
+            self.arm_probe(device);
+        }
+    }
+
+    fn probe(&mut self, device: DeviceId) {
+        let known = self.devices[device].plugin.is_some_and(|id| self.plugin_knows(id, op::request::PROBE));
+        if self.devices[device].can_probe && known {
+            self.devices[device].probing = true;
+            self.ask(device, Work::Probe);
+            return;
+        }
+        // Without a probe the smallest read shows that the device lives.
+        let groups = &self.devices[device].groups;
+        let smallest = groups.iter().copied().min_by_key(|group| self.groups[*group].points.len());
+        if let Some(group) = smallest {
+            self.read_now(group);
+        }
+    }
+
+    pub(crate) fn probed(&mut self, device: DeviceId) {
+        self.devices[device].probing = false;
+        self.exchanged(device);
+        // Without integrity the probe is the proof that the subscription lives.
+        if self.devices[device].integrity_ns == 0 {
+            for point in self.point_ids(device) {
+                if self.points[point].subscribed && !self.points[point].is_lost() {
+                    self.points[point].refreshed_ns = self.now.mono_ns;
+                    self.fresh_again(point);
+                }
+            }
+            self.end_of_poll();
+        }
+    }
+
+    pub(crate) fn cannot_probe(&mut self, device: DeviceId) {
+        self.devices[device].probing = false;
+        self.devices[device].can_probe = false;
+        if self.is_online(device) {
+            self.probe(device);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The point table: the process image. One [`Point`] per configured point and system point, numbered for ever.
+//!
+//! Device bits and host bits of the quality are kept apart: effective = device OR host, the worse validity (SEMANTICS
+//! 4). The host sets and clears only its own bits, so recovery never hides what a device said. Three times per point:
+//! `ts_ns` (of this sample), `value_ts_ns` (source time of the value), `refreshed_ns` (monotonic, for staleness).
+
+use std::sync::Arc;
+
+use busbar_contract::{Flags, Kind, Quality, Value};
+
+use crate::{
+    arena::{DeviceId, GroupId, SinkId},
+    convert::Conversion,
+    model::Deadband,
+};
+
+/// Host bits of a point whose device cannot be reached, or that was not read yet.
+pub(crate) const LOST: Quality = Quality(Quality::INVALID.0 | Quality::COMM_LOST.0);
+/// Host bits of a point that an operator blocked, or whose device is in maintenance.
+pub(crate) const BLOCKED: Quality = Quality(Quality::INVALID.0 | Quality::OPERATOR_BLOCKED.0);
+/// Host bits after `stale_after`.
+pub(crate) const STALE: Quality = Quality(Quality::QUESTIONABLE.0 | Quality::OLD_DATA.0);
+/// Host bits after `invalid_after`.
+pub(crate) const EXPIRED: Quality = Quality(Quality::INVALID.0 | Quality::OLD_DATA.0);
+/// Host bits of a point that an answer left out.
+pub(crate) const MISSING: Quality = Quality(Quality::INVALID.0 | Quality::FAILURE.0);
+/// Device bits of a point that the device refuses.
+pub(crate) const REFUSED: Quality = Quality(Quality::INVALID.0 | Quality::BAD_REFERENCE.0);
+/// Host bits while samples were lost on the way and a fresh read is due (R9).
+pub(crate) const GAP: Quality = Quality(Quality::QUESTIONABLE.0 | Quality::INCONSISTENT.0);
+
+/// Text, bytes or JSON of a value; shared with the queues.
+pub(crate) type Blob = Option<Arc<[u8]>>;
+
+/// A value in the form of a sample.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Cell {
+    pub(crate) kind: Kind,
+    /// As in a sample; of texts, bytes and JSON the length.
+    pub(crate) bits: u64,
+    pub(crate) blob: Blob,
+}
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self { kind: Kind::None, bits: 0, blob: None }
+    }
+}
+
+impl Cell {
+    pub(crate) fn of(value: &Value) -> Self {
+        let mut blob = Vec::new();
+        let bits = value.encode(&mut blob);
+        let in_blob = value.kind().in_blob();
+        Self { kind: value.kind(), bits, blob: in_blob.then(|| blob.into()) }
+    }
+
+    pub(crate) fn value(&self) -> Value {
+        Value::decode(self.kind as u8, self.bits, self.blob.as_deref().unwrap_or_default())
+            .unwrap_or(Value::None)
+    }
+
+    /// Equal value, by bits.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.bits == other.bits && self.blob == other.blob
+    }
+}
+
+/// What an operator laid over a point.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) enum Overlay {
+    #[default]
+    None,
+    Blocked,
+    Substituted(Cell),
+}
+
+/// Where a sample of this point goes: sink and slot within the sink.
+pub(crate) type Route = (SinkId, u32);
+
+/// One point.
+#[derive(Debug, Default)]
+pub(crate) struct Point {
+    /// `None`: a system point.
+    pub(crate) device: Option<DeviceId>,
+    /// Index into the device's points of the configuration.
+    pub(crate) index: usize,
+    pub(crate) group: Option<GroupId>,
+    pub(crate) conversion: Conversion,
+    pub(crate) event: bool,
+    pub(crate) deadband: Deadband,
+    pub(crate) writable: bool,
+    pub(crate) stale_ns: u64,
+    pub(crate) invalid_ns: u64,
+    pub(crate) routes: Vec<Route>,
+
+    pub(crate) cell: Cell,
+    /// Kind as the device delivers it, before scaling; what commands are converted to.
+    pub(crate) raw_kind: Option<Kind>,
+    pub(crate) ts_ns: i64,
+    pub(crate) value_ts_ns: i64,
+    /// Source time of the last sample taken: what makes another one late.
+    pub(crate) source_ns: i64,
+    pub(crate) marks: u8,
+    pub(crate) device_quality: Quality,
+    pub(crate) host_quality: Quality,
+    pub(crate) refreshed_ns: u64,
+    /// Session of the device in which it was last answered.
+    pub(crate) session: u32,
+    /// The request that brought its last sample.
+    pub(crate) request: u64,
+    /// The device reports it by itself.
+    pub(crate) subscribed: bool,
+    /// BIND or SUBSCRIBE said that it cannot be served.
+    pub(crate) rejected: bool,
+    pub(crate) overlay: Overlay,
+}
+
+impl Point {
+    /// Quality without what an operator laid over it.
+    pub(crate) fn underlying(&self) -> Quality {
+        self.device_quality.worst(self.host_quality)
+    }
+
+    /// Effective quality.
+    pub(crate) fn quality(&self) -> Quality {
+        match self.overlay {
+            Overlay::None => self.underlying(),
+            Overlay::Blocked => self.underlying().worst(BLOCKED),
+            Overlay::Substituted(_) => Quality::SUBSTITUTED,
+        }
+    }
+
+    /// The value everybody sees.
+    pub(crate) fn shown(&self) -> &Cell {
+        match &self.overlay {
+            Overlay::Substituted(cell) => cell,
+            _ => &self.cell,
+        }
+    }
+
+    /// The host's bits change at `wall_ns`: value and its source time are kept (SEMANTICS 2). True if it made a difference.
+    pub(crate) fn set_host(&mut self, quality: Quality, wall_ns: i64) -> bool {
+        if self.host_quality == quality {
+            return false;
+        }
+        self.host_quality = quality;
+        self.ts_ns = wall_ns;
+        self.marks = Flags::GATEWAY_TIME;
+        true
+    }
+
+    /// Its device is not reachable, or it was not read since.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.host_quality.contains(Quality::COMM_LOST)
+    }
+
+    /// The device refuses it: `invalid|bad_reference`.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.device_quality.contains(REFUSED)
+    }
+
+    /// Validity and detail for interlocks and gates: usable without care.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.quality().is_good() && self.shown().kind != Kind::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effective_quality_is_device_or_host_with_the_worse_validity() {
+        let mut point =
+            Point { device_quality: Quality::QUESTIONABLE.with(Quality::INACCURATE), ..Point::default() };
+        assert!(point.set_host(LOST, 5));
+        assert_eq!(point.quality().to_string(), "invalid|inaccurate|comm_lost");
+        assert!(!point.set_host(LOST, 6));
+        assert_eq!(point.ts_ns, 5);
+        point.set_host(Quality::GOOD, 7);
+        assert_eq!(point.quality().to_string(), "questionable|inaccurate", "recovery clears only host bits");
+    }
+
+    #[test]
+    fn an_operator_hides_and_uncovers() {
+        let mut point = Point { cell: Cell::of(&Value::Int(5)), ..Point::default() };
+        point.overlay = Overlay::Substituted(Cell::of(&Value::Int(7)));
+        assert_eq!(point.shown().value(), Value::Int(7));
+        assert_eq!(point.quality().to_string(), "good|substituted");
+        point.overlay = Overlay::Blocked;
+        assert_eq!(point.quality().to_string(), "invalid|operator_blocked");
+        assert_eq!(point.shown().value(), Value::Int(5));
+    }
+
+    #[test]
+    fn texts_are_owned_compactly() {
+        let cell = Cell::of(&Value::Text("abc".into()));
+        assert_eq!(cell.value(), Value::Text("abc".into()));
+        assert!(cell.same(&cell.clone()));
+        assert!(!cell.same(&Cell::of(&Value::Text("abd".into()))));
+    }
+}

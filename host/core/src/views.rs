@@ -1,0 +1,223 @@
+//! The read-only views of the core.
+
+use busbar_contract::Flags;
+use serde_json::Value as Json;
+
+use crate::{
+    Core,
+    arena::{Id, PointId, SinkId},
+    books::Drop,
+    model,
+    state::{ChannelPhase, Phase, PluginStatus},
+    view::{DeviceView, Ledger, PluginState, PluginView, PointView, SinkView},
+};
+
+const NO_METADATA: &Json = &Json::Null;
+
+impl Core {
+    /// The configuration it runs.
+    #[must_use]
+    pub fn site(&self) -> &model::Site {
+        &self.site
+    }
+
+    /// Points in the order of the configuration, without system points; of one device, or all.
+    pub fn points<'a>(&'a self, device: Option<&str>) -> Box<dyn Iterator<Item = PointView<'a>> + 'a> {
+        match device {
+            None => Box::new(
+                self.points
+                    .iter()
+                    .filter(|(_, point)| point.device.is_some())
+                    .map(|(id, _)| self.view_of(id)),
+            ),
+            Some(name) => match self.device_named(name) {
+                Some(device) => Box::new(self.point_ids(device).map(|id| self.view_of(id))),
+                None => Box::new(std::iter::empty()),
+            },
+        }
+    }
+
+    /// System points: `@host/...`, `@sink/NAME/...`, `DEVICE/@...`.
+    pub fn system_points(&self) -> Box<dyn Iterator<Item = PointView<'_>> + '_> {
+        Box::new(
+            self.points.iter().filter(|(_, point)| point.device.is_none()).map(|(id, _)| self.view_of(id)),
+        )
+    }
+
+    /// One point by name (`device/point`), system points too.
+    #[must_use]
+    pub fn point(&self, name: &str) -> Option<PointView<'_>> {
+        self.named(name).map(|id| self.view_of(id))
+    }
+
+    pub(crate) fn view_of(&self, id: PointId) -> PointView<'_> {
+        let point = &self.points[id];
+        let (device, name) = self.name_parts(id);
+        let config = point
+            .device
+            .and_then(|device| self.site.devices.get(device.number() as usize))
+            .and_then(|config| config.points.get(point.index));
+        let metadata =
+            self.metadata.get(&id).or_else(|| config.map(|config| &config.metadata)).unwrap_or(NO_METADATA);
+        let configured = config.map_or("", |config| config.unit.as_str());
+        let unit = if configured.is_empty() {
+            metadata.get("unit").and_then(Json::as_str).unwrap_or_default()
+        } else {
+            configured
+        };
+        PointView {
+            device,
+            name,
+            number: id.number(),
+            value: point.shown().value(),
+            quality: point.quality(),
+            ts_ns: point.ts_ns,
+            value_ts_ns: point.value_ts_ns,
+            gateway_time: Flags(point.marks).gateway_time(),
+            unit,
+            writable: point.writable,
+            metadata,
+        }
+    }
+
+    /// Devices in the order of the configuration.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceView<'_>> {
+        self.devices
+            .iter()
+            .zip(&self.site.devices)
+            .map(|((id, device), config)| DeviceView {
+                name: &config.name,
+                driver: &config.driver,
+                endpoint: device
+                    .channel
+                    .map_or("", |channel| self.endpoints[self.channels[channel].endpoint].key.as_str()),
+                state: self.device_state(id),
+                reason: &device.reason,
+                since_ns: device.since_wall_ns,
+                peer: &device.peer,
+                points: device.count as usize,
+                counters: device.counters,
+            })
+            .collect()
+    }
+
+    /// Plugins in the order of [`model::Site::plugins`].
+    #[must_use]
+    pub fn plugins(&self) -> Vec<PluginView<'_>> {
+        self.plugins
+            .iter()
+            .map(|(id, plugin)| {
+                let instances = self.instances.values().filter(|instance| instance.plugin == id).count();
+                let (state, reason) = self.plugin_state(id, instances);
+                PluginView {
+                    name: &plugin.name,
+                    kind: plugin.kind,
+                    version: plugin.describe.as_ref().map_or("", |describe| describe.version.as_str()),
+                    isolation: plugin.isolation,
+                    state,
+                    reason,
+                    instances,
+                }
+            })
+            .collect()
+    }
+
+    fn plugin_state(&self, id: crate::arena::PluginId, instances: usize) -> (PluginState, String) {
+        let plugin = &self.plugins[id];
+        match plugin.status {
+            PluginStatus::Declared => return (PluginState::Declared, String::new()),
+            PluginStatus::Failed => return (PluginState::Failed, plugin.reason.clone()),
+            PluginStatus::Ready => {}
+        }
+        if plugin.stalled {
+            return (PluginState::Degraded, "no heartbeat".into());
+        }
+        let stalled =
+            self.instances.values().any(|instance| instance.plugin == id && instance.stalled_ns.is_some());
+        let stuck = plugin.channels.iter().any(|channel| {
+            self.channels[*channel].zombies > 0 || self.channels[*channel].phase == ChannelPhase::Stopping
+        });
+        if (stalled || stuck) && !self.stopping {
+            return (PluginState::Degraded, "an instance does not answer in time".into());
+        }
+        (if instances == 0 { PluginState::Loaded } else { PluginState::Running }, String::new())
+    }
+
+    /// Sinks in the order of the configuration.
+    #[must_use]
+    pub fn sinks(&self) -> Vec<SinkView<'_>> {
+        self.sinks
+            .iter()
+            .zip(&self.site.sinks)
+            .map(|((id, sink), config)| SinkView {
+                name: &config.name,
+                plugin: &config.plugin,
+                connected: sink.is_up(),
+                reason: &sink.reason,
+                since_ns: sink.since_wall_ns,
+                points: sink.routed.len(),
+                ledger: self.ledger(id),
+                pending_bytes: sink.queue.bytes() + sink.slots.event_bytes(),
+                oldest_age_ns: sink.oldest_ns().map_or(0, |at| self.now.mono_ns.saturating_sub(at)),
+                overflow: sink.overflow,
+            })
+            .collect()
+    }
+
+    pub(crate) fn ledger(&self, id: SinkId) -> Ledger {
+        let sink = &self.sinks[id];
+        let mut parked: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+        for (reason, count) in &sink.books.parked {
+            *parked.entry(self.reason_text(id, *reason)).or_default() += count;
+        }
+        Ledger {
+            accepted: sink.books.accepted,
+            delivered: sink.books.delivered,
+            pending: sink.pending(),
+            parked: parked.into_iter().collect(),
+            dropped: Drop::ALL
+                .into_iter()
+                .map(|why| (why.as_str(), sink.books.dropped_by(why)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+        }
+    }
+
+    /// `device/point` behind a point number, for log lines of plugins; `None` for a number never given.
+    #[must_use]
+    pub fn point_name(&self, number: u32) -> Option<String> {
+        self.points.find(number).map(|id| self.full_name(id))
+    }
+
+    /// Name of the device with this number (numbers are given by ATTACH), for log lines of plugins.
+    #[must_use]
+    pub fn device_name(&self, number: u32) -> Option<&str> {
+        self.site.devices.get(usize::try_from(number).ok()?).map(|device| device.name.as_str())
+    }
+
+    /// Every plugin is loaded or failed with a reason; `strict`: every plugin runs and every device and sink can. The
+    /// error names the first that is not.
+    pub fn ready(&self, strict: bool) -> Result<(), String> {
+        for plugin in self.plugins() {
+            match plugin.state {
+                PluginState::Declared => return Err(format!("plugin {} is not loaded yet", plugin.name)),
+                PluginState::Failed | PluginState::Degraded if strict => {
+                    return Err(format!("plugin {}: {}", plugin.name, plugin.reason));
+                }
+                _ => {}
+            }
+        }
+        if strict {
+            let failed = self.devices.iter().find(|(_, device)| device.phase == Phase::Failed);
+            if let Some((id, device)) = failed {
+                let name = self.device_name(id.number()).unwrap_or_default();
+                return Err(format!("device {name}: {}", device.reason));
+            }
+            if let Some(sink) = self.sinks().into_iter().find(|sink| !sink.connected) {
+                return Err(format!("sink {}: {}", sink.name, sink.reason));
+            }
+        }
+        Ok(())
+    }
+}
