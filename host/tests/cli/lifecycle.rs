@@ -1,0 +1,93 @@
+//! Start, signals, stop, the service manager, and two hosts on one folder.
+
+use std::os::unix::net::UnixDatagram;
+
+use crate::common::{POINTS, Site, done, fake_device, until};
+
+#[test]
+fn sigterm_and_sigint_stop_in_order() {
+    for name in ["TERM", "INT"] {
+        let site = Site::new("", &fake_device(POINTS));
+        let mut gateway = site.start();
+        gateway.signal(name);
+        assert_eq!(gateway.wait(), Some(0), "{}", gateway.log());
+        assert!(gateway.log().contains("stopped"), "{}", gateway.log());
+        assert!(!site.data().join("busbar.sock").exists());
+        // The folder is free again.
+        site.busbar(&["read", "m/fixed"]).expect(0);
+    }
+}
+
+#[test]
+fn sighup_is_ignored_and_said() {
+    let site = Site::new("", "");
+    let gateway = site.start();
+    gateway.signal("HUP");
+    until("the log to speak of SIGHUP", || gateway.log().contains("SIGHUP").then_some(()));
+    assert_eq!(site.http("GET", "/healthz", None, "").unwrap().0, 200);
+}
+
+#[test]
+fn a_second_host_is_refused_with_the_pid_of_the_first() {
+    let site = Site::new("", "");
+    let gateway = site.start();
+    let second = site.busbar(&["run"]).expect(1);
+    assert!(second.text().contains(&gateway.child.id().to_string()), "{second:?}");
+    assert_eq!(site.http("GET", "/healthz", None, "").unwrap().0, 200);
+}
+
+#[test]
+fn a_killed_host_leaves_nothing_that_hinders_the_next() {
+    let site = Site::new("", "");
+    let mut gateway = site.start();
+    gateway.child.kill().unwrap();
+    gateway.child.wait().unwrap();
+    assert!(site.data().join("busbar.sock").exists(), "kill -9 cannot clean up");
+    drop(gateway);
+    let _again = site.start();
+    site.busbar(&["lock"]).expect(0);
+}
+
+#[test]
+fn the_service_manager_hears_ready_watchdog_and_stopping() {
+    let site = Site::new("", "");
+    let path = site.dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(crate::common::PATIENCE)).unwrap();
+    let mut command = site.command(&["run"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let hear = || {
+        let mut state = [0; 64];
+        let length = manager.recv(&mut state).unwrap();
+        String::from_utf8_lossy(&state[..length]).into_owned()
+    };
+    assert_eq!(hear(), "READY=1");
+    assert_eq!(hear(), "WATCHDOG=1");
+    assert_eq!(hear(), "WATCHDOG=1");
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
+    until("STOPPING", || (hear() == "STOPPING=1").then_some(()));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn logs_are_json_when_asked() {
+    let site = Site::new("log = { format = \"json\" }", "");
+    let mut gateway = site.start();
+    gateway.signal("TERM");
+    gateway.wait();
+    let log = gateway.log();
+    assert!(log.lines().count() >= 3, "{log}");
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn a_data_dir_that_cannot_be_made_is_a_configuration_error() {
+    let site = Site::new("data_dir = \"plugins.toml/data\"", "");
+    let failed = done(site.command(&["run"]).output().unwrap()).expect(1);
+    assert!(failed.err.contains("plugins.toml"), "{failed:?}");
+}
