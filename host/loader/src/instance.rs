@@ -3,9 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use busbar_abi::{InstanceBox, Message};
-use busbar_contract::{Request, Samples};
+use busbar_contract::{Request, Samples, batch};
 
-use crate::{call::guard, host::Admission, receive::Receiver};
+use crate::{
+    call::guard,
+    host::Admission,
+    receive::{MAX_BODY, Receiver},
+};
 
 /// Records for a sink.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +62,15 @@ impl Instance {
     /// and not be in use.
     pub fn submit(&self, req: u64, request: &Request) -> Admission {
         let (op, body) = (request.op(), request.encode());
+        if body.len() > MAX_BODY {
+            tracing::error!(
+                op,
+                bytes = body.len(),
+                limit = MAX_BODY,
+                "a request is too large and was not sent"
+            );
+            return Admission::Refused;
+        }
         match &self.side {
             Side::Local(instance) => {
                 answer(guard(|| instance.submit(Message { op, req, body: body.into() })))
@@ -66,8 +79,14 @@ impl Instance {
         }
     }
 
-    /// Hands records to a sink; its verdicts come as `Event::Ack`.
+    /// Hands records to a sink; its verdicts come as `Event::Ack`. More than `batch::MAX_SAMPLES` records or
+    /// `batch::MAX_BLOB` bytes are refused.
     pub fn deliver(&self, delivery: Delivery) -> Admission {
+        let (samples, bytes) = (delivery.samples.samples.len(), delivery.samples.blob.len());
+        if samples > batch::MAX_SAMPLES || bytes > batch::MAX_BLOB {
+            tracing::error!(samples, bytes, "a delivery is too large and was not sent");
+            return Admission::Refused;
+        }
         match &self.side {
             Side::Local(instance) => {
                 let Delivery { first, lane, flags, samples } = delivery;

@@ -1,8 +1,8 @@
 //! Loading Busbar plugins without trusting the file.
 //!
 //! The way of a plugin: find the file ([`registry`]) -> look at its bytes ([`preflight`]) -> private, hashed copy
-//! ([`stage`]) -> a child process loads it, describes it, answers the pure questions and makes a trial start
-//! ([`probe`]) -> `dlopen` of the copy ([`load`]) or a worker process ([`worker`]) -> [`Plugin`]. Each step refuses
+//! ([`mod@stage`]) -> a child process loads it, describes it, answers the pure questions and makes a trial start
+//! ([`mod@probe`]) -> `dlopen` of the copy ([`load`]) or a worker process ([`worker`]) -> [`Plugin`]. Each step refuses
 //! with one sentence ([`LoadError`]) and leaves the host running (G6).
 //!
 //! What the types enforce: [`Plugin::load`] takes a [`Probed`], which only a probe makes from a [`Staged`], so nothing

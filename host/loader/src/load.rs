@@ -1,6 +1,6 @@
 //! The dynamic linker, the layout check and the description, in this process.
 //!
-//! Only a private copy ([`crate::stage`]) that survived the probe child ([`crate::probe`]) may come here: the dynamic
+//! Only a private copy ([`mod@crate::stage`]) that survived the probe child ([`mod@crate::probe`]) may come here: the dynamic
 //! linker and the constructors of a damaged file kill the process, and nothing on this side can prevent it.
 //!
 //! Libraries are never closed: abi_stable's layout checker keeps pointers into every library it has seen, and a

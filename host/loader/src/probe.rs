@@ -41,7 +41,7 @@ pub const MAX_LINE: usize = 16 * 1024 * 1024;
 /// text that matters.
 const MAX_STDERR: usize = 8192;
 /// For the end of a dead child's standard error.
-const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(500);
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A staged plugin that survived its probe: the only thing that may be loaded.
 #[derive(Debug, Clone, PartialEq)]

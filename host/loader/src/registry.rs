@@ -16,7 +16,7 @@ use crate::{
     stage::{Staged, is_plugin_name, stage},
 };
 
-/// Most files listed per directory.
+/// Most plugins listed per directory.
 pub const MAX_FILES: usize = 1024;
 
 /// A plugin file by its name; nothing was read yet.
@@ -80,10 +80,11 @@ pub fn list(plugin_dirs: &[PathBuf]) -> Vec<Found> {
     let mut all: Vec<Found> = Vec::new();
     for dir in plugin_dirs {
         let Ok(entries) = std::fs::read_dir(dir) else { continue };
-        for path in entries.flatten().take(MAX_FILES).map(|entry| entry.path()) {
-            let Some((kind, name)) = path.file_name().and_then(|file| parse_file_name(file.to_str()?)) else {
-                continue;
-            };
+        let plugins = entries.flatten().filter_map(|entry| {
+            let (kind, name) = parse_file_name(entry.file_name().to_str()?)?;
+            Some((entry.path(), kind, name))
+        });
+        for (path, kind, name) in plugins.take(MAX_FILES) {
             if path.is_file() && !all.iter().any(|known| known.kind == kind && known.name == name) {
                 all.push(Found { path, kind, name });
             }
@@ -238,6 +239,29 @@ mod tests {
         let error = find(&dirs, PluginKind::Driver, "modbus", Some(Path::new("x.so"))).unwrap_err();
         assert!(error.to_string().contains("the current directory"), "{error}");
         assert!(list(&dirs).is_empty());
+    }
+
+    #[test]
+    fn the_first_directory_wins_and_other_files_are_ignored() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (dir, file) in [
+            (&one, "libbusbar_driver_modbus.so"),
+            (&two, "libbusbar_driver_modbus.so"),
+            (&two, "libbusbar_sink_ems_http.so"),
+            (&two, "libbusbar_driver_x.so.old"),
+            (&two, "notes.txt"),
+        ] {
+            std::fs::write(dir.path().join(file), b"").unwrap();
+        }
+        std::fs::create_dir(two.path().join("libbusbar_driver_dir.so")).unwrap();
+        let dirs = [one.path().to_path_buf(), two.path().to_path_buf()];
+        let found = list(&dirs);
+        let names: Vec<_> = found.iter().map(|found| (found.kind, &*found.name)).collect();
+        assert_eq!(names, [("driver", "modbus"), ("sink", "ems_http")]);
+        assert!(found[0].path.starts_with(one.path()));
+        let ems = find(&dirs, PluginKind::Sink, "ems-http", None).unwrap();
+        assert_eq!(ems, two.path().join("libbusbar_sink_ems_http.so"));
+        assert_eq!(find(&dirs, PluginKind::Driver, "any", Some(&ems)), Ok(ems));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `isolation = "process"`: the host's side of a plugin in a process of its own.
 //!
 //! The worker is the same binary (`--worker COPY`), its standard input a socket with frames in both directions
-//! ([`crate::frame`]). One reader and one writer thread per worker here; what it says passes the same checks as what an
+//! (`frame.rs`). One reader and one writer thread per worker here; what it says passes the same checks as what an
 //! in-process plugin says ([`crate::receive`]).
 //!
 //! Its death (SIGKILL, SIGSEGV, abort, memory exhaustion, broken frames, a call that does not return) is seen at the

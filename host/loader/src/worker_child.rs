@@ -28,8 +28,9 @@ use abi_stable::{
 };
 use busbar_abi::{Batch, Host, HostBox, InstanceBox, LogRecord, Message, Module_Ref};
 use busbar_contract::{
-    Event, Failure, FailureKind,
+    Event, Failure, FailureKind, batch,
     binary::{Ack, Verdict},
+    event::Fault,
 };
 
 use crate::{
@@ -40,7 +41,7 @@ use crate::{
     launcher::take_stdin_socket,
     load,
     outbox::Outbox,
-    receive::entry,
+    receive::{MAX_BODY, entry},
 };
 
 /// Frames between the reader and the main thread.
@@ -293,9 +294,27 @@ struct RemoteHost {
     pressure: Arc<Pressure>,
 }
 
+impl RemoteHost {
+    /// What is too large for the host is not sent: it would take the frame for an attack and end this process.
+    fn instead(&self, inst: u64, req: u64, text: String) -> Admission {
+        let text = format!("{text}, which is more than the contract allows; this is a bug of the plugin");
+        let event = if req == 0 {
+            Event::Fault(Fault { device: None, code: "oversized".into(), text })
+        } else {
+            Event::Failed(Failure::new(FailureKind::Bug, text))
+        };
+        self.outbox.control(Frame::Event { inst, op: event.op(), req, body: event.encode() }.encode())
+    }
+}
+
 impl Host for RemoteHost {
     fn push(&self, inst: u64, batch: Batch) -> u32 {
         guard(|| {
+            let (samples, bytes) = (batch.samples.len(), batch.blob.len());
+            if samples > batch::MAX_SAMPLES || bytes > batch::MAX_BLOB {
+                let text = format!("pushed a batch of {samples} samples and {bytes} bytes");
+                return self.instead(inst, batch.id, text);
+            }
             let admission = self.outbox.bulk(Frame::Push { inst, batch }.encode());
             let slow = admission == Admission::Accepted && self.pressure.is_on(inst);
             if slow { Admission::Congested } else { admission }
@@ -309,6 +328,9 @@ impl Host for RemoteHost {
             let Message { op, req, body } = msg;
             if !busbar_contract::op::ALL.contains(&op) {
                 return Admission::Unsupported;
+            }
+            if body.len() > MAX_BODY {
+                return self.instead(inst, req, format!("sent an event {op} of {} bytes", body.len()));
             }
             self.outbox.control(Frame::Event { inst, op, req, body: body.into_vec() }.encode())
         })

@@ -37,7 +37,8 @@ over_both!(
     init_may_follow_shutdown,
     a_second_init_is_refused,
     malformed_samples_become_invalid_and_are_counted,
-    an_oversized_batch_fails_its_request,
+    what_is_oversized_fails_its_request,
+    an_oversized_delivery_is_refused,
     a_malformed_body_is_reported_with_its_request,
     unknown_operations_and_instances_are_refused_and_counted,
     nothing_comes_after_stopped,
@@ -153,18 +154,33 @@ fn malformed_samples_become_invalid_and_are_counted(isolation: Isolation) {
     assert_eq!((stats.bad_samples, stats.unknown_bits), (5, 2), "{stats:?}");
 }
 
-fn an_oversized_batch_fails_its_request(isolation: Isolation) {
+fn what_is_oversized_fails_its_request(isolation: Isolation) {
     let (plugin, _dir) = load("bad-contract", isolation);
     let host = start(&plugin);
     let instance = open(&plugin, &host, 1);
-    assert!(instance.submit(7, &read(1)).is_taken());
-    match host.answer(1, 7) {
-        Arrival::Malformed(malformed) => {
-            assert!(malformed.to_string().contains("65537 samples"), "{malformed}")
-        }
-        other => panic!("{other:?}"),
+    // Too many samples, too large a blob, too large a body.
+    for (group, word) in [(1, "65537 samples"), (8, "17825792 bytes"), (9, "33554432")] {
+        assert!(instance.submit(u64::from(group), &read(group)).is_taken());
+        let text = match host.answer(1, u64::from(group)) {
+            Arrival::Malformed(malformed) => malformed.to_string(),
+            Arrival::Event(Event::Failed(failure)) if failure.kind == FailureKind::Bug => failure.text,
+            other => panic!("{other:?}"),
+        };
+        assert!(text.contains(word), "{text}");
     }
-    assert_eq!(plugin.stats().malformed, 1);
+    assert!(instance.submit(50, &connect()).is_taken());
+    assert_done(&host.answer(1, 50));
+    let expected = if isolation == Isolation::InProcess { 3 } else { 0 };
+    assert_eq!(plugin.stats().malformed, expected);
+}
+
+fn an_oversized_delivery_is_refused(isolation: Isolation) {
+    let (plugin, _dir) = load("bad-contract", isolation);
+    let host = start(&plugin);
+    let instance = open(&plugin, &host, 1);
+    let many = u32::try_from(busbar_contract::batch::MAX_SAMPLES).unwrap() + 1;
+    let delivery = Delivery { first: 1, lane: 0, flags: 0, samples: samples(many) };
+    assert_eq!(instance.deliver(delivery), Admission::Refused);
 }
 
 fn a_malformed_body_is_reported_with_its_request(isolation: Isolation) {
@@ -328,7 +344,7 @@ fn a_panic_of_the_host_is_caught(isolation: Isolation) {
     let instance = open(&plugin, &host, 1);
     host.panic(true);
     assert!(instance.submit(1, &connect()).is_taken());
-    assert!(instance.submit(2, &read(9)).is_taken());
+    assert!(instance.submit(2, &read(99)).is_taken());
     let until = std::time::Instant::now() + PATIENCE;
     while plugin.stats().host_panics < 2 {
         assert!(std::time::Instant::now() < until, "{:?}", plugin.stats());
@@ -345,7 +361,7 @@ fn events_and_batches_keep_their_order(isolation: Isolation) {
     let host = start(&plugin);
     let instance = open(&plugin, &host, 1);
     for req in 1..=COUNT {
-        let request = if req % 2 == 0 { connect() } else { read(9) };
+        let request = if req % 2 == 0 { connect() } else { read(99) };
         assert!(instance.submit(req, &request).is_taken());
     }
     for req in 1..=COUNT {
@@ -502,6 +518,20 @@ mod worker_only {
     }
 
     #[test]
+    fn stop_signals_are_for_the_host() {
+        let (plugin, host, _dir) = running("bad-contract");
+        let instance = open(&plugin, &host, 1);
+        let pid = plugin.worker_pid().unwrap().to_string();
+        for signal in ["-TERM", "-INT", "-HUP"] {
+            let status = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+            assert!(status.success());
+        }
+        assert!(instance.submit(1, &connect()).is_taken());
+        assert_done(&host.answer(1, 1));
+        assert!(plugin.shutdown(PATIENCE));
+    }
+
+    #[test]
     fn an_unguarded_panic_ends_the_worker_only() {
         let (plugin, host, _dir) = running("bad-poll-panic");
         let instance = open(&plugin, &host, 1);
@@ -539,14 +569,14 @@ mod worker_only {
         let (plugin, host, _dir) = running("bad-contract");
         let instance = open(&plugin, &host, 1);
         host.refuse(true);
-        assert!(instance.submit(5, &read(9)).is_taken());
+        assert!(instance.submit(5, &read(99)).is_taken());
         match host.answer(1, 5) {
             Arrival::Lost { samples, last } => assert_eq!((samples, last), (1, true)),
             other => panic!("{other:?}"),
         }
         assert_eq!(plugin.stats().lost_samples, 1);
         host.refuse(false);
-        assert!(instance.submit(6, &read(9)).is_taken());
+        assert!(instance.submit(6, &read(99)).is_taken());
         assert_eq!(host.push(1, 6).samples.samples.len(), 1);
     }
 

@@ -88,9 +88,9 @@ fn a_panic_of_init_is_a_sentence() {
 fn an_init_that_never_returns_is_a_sentence() {
     let (dir, file) = (stage_dir(), bad_plugin("bad-init-stuck"));
     let staged = stage(dir.path(), "bad-init-stuck", &file, None).unwrap();
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(5);
     let error = Probe::start_within(&launcher(), &staged, Expect::default(), limit).unwrap_err();
-    assert_sentence(&error, &file, &["start did not return within 2 s"]);
+    assert_sentence(&error, &file, &["start did not return within 5 s"]);
 }
 
 #[test]

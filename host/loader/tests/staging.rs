@@ -185,7 +185,7 @@ fn the_deployed_file_may_be_overwritten_in_place_afterwards() {
     let host = common::start(&plugin);
     fs::write(&deployed, b"truncated and overwritten in place").unwrap();
     let instance = common::open(&plugin, &host, 1);
-    assert!(instance.submit(1, &common::read(9)).is_taken());
+    assert!(instance.submit(1, &common::read(99)).is_taken());
     assert_eq!(host.push(1, 1).samples.samples.len(), 1);
     assert!(Path::new(&probed.staged.path).exists());
     assert!(plugin.shutdown(common::PATIENCE));

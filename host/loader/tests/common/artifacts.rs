@@ -39,8 +39,8 @@ pub fn bad_plugin(name: &str) -> PathBuf {
         }
         _ => sources.extend([
             plugins.join("bad-common"),
-            workspace().join("driver-api/abi"),
-            workspace().join("driver-api/contract"),
+            workspace().join("driver-api/abi/src"),
+            workspace().join("driver-api/contract/src"),
         ]),
     }
     fresh(&profile_dir().join(file), &sources, &["-p", &format!("busbar-driver-{name}")])
@@ -48,7 +48,8 @@ pub fn bad_plugin(name: &str) -> PathBuf {
 
 /// The program of `examples/loader_child.rs`.
 pub fn loader_child() -> PathBuf {
-    let sources = ["host/loader/src", "host/loader/examples", "driver-api/abi", "driver-api/contract"];
+    let sources =
+        ["host/loader/src", "host/loader/examples", "driver-api/abi/src", "driver-api/contract/src"];
     let sources = sources.map(|source| workspace().join(source));
     let arguments = ["-p", "busbar-loader", "--example", "loader_child"];
     fresh(&profile_dir().join("examples/loader_child"), &sources, &arguments)

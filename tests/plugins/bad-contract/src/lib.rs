@@ -74,6 +74,14 @@ fn handle(host: &Host<'_>, request: &Message) {
             log(host);
             host.done(request.req);
         }
+        8 => {
+            let blob = vec![0; batch::MAX_BLOB + (1 << 20)].into();
+            host.raw_push(host.inst, Batch { blob, ..one(request.req) });
+        }
+        9 => {
+            let body = vec![b' '; 32 << 20];
+            host.raw_event(host.inst, request.req, op::event::DONE, body);
+        }
         _ => {
             host.raw_push(host.inst, one(request.req));
         }
