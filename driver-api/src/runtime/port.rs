@@ -126,6 +126,8 @@ pub(crate) struct Port {
     cancel: watch::Sender<bool>,
     pub(crate) shared: Arc<Shared>,
     queue: VecDeque<Item>,
+    /// No item of the queue is due before this; possibly earlier than the true earliest deadline, never later.
+    due: Option<Duration>,
     wire: VecDeque<Wire>,
     asks: HashMap<u64, Ask>,
     running: u64,
@@ -151,6 +153,7 @@ impl Port {
             cancel,
             shared,
             queue: VecDeque::new(),
+            due: None,
             wire: VecDeque::new(),
             asks: HashMap::new(),
             running: 0,
@@ -267,8 +270,7 @@ impl Port {
     /// When something must happen even if nothing arrives.
     fn wake(&self, limit: Option<Duration>) -> Option<Duration> {
         let retry = (!self.wire.is_empty()).then(|| time::monotonic() + RETRY);
-        let queued = self.queue.iter().filter_map(|item| item.deadline).min();
-        [limit, self.run_until, queued, retry].into_iter().flatten().min()
+        [limit, self.run_until, self.due, retry].into_iter().flatten().min()
     }
 
     fn admit(&mut self, inbox: Inbox) {
@@ -289,6 +291,7 @@ impl Port {
         if self.stopping() {
             self.turn_away(&item, FailureKind::Cancelled, STOPPING);
         } else {
+            self.due = self.due.into_iter().chain(item.deadline).min();
             self.queue.push_back(item);
         }
     }
@@ -351,21 +354,24 @@ impl Port {
         }
     }
 
-    /// Completes everything in the queue whose deadline has passed.
+    /// Completes everything in the queue whose deadline has passed. Looks at the queue only when something may be due.
     fn expire(&mut self) {
-        if self.queue.iter().all(|item| item.deadline.is_none()) {
+        let Some(due) = self.due else {
+            return;
+        };
+        let now = time::monotonic();
+        if due > now {
             return;
         }
-        let now = time::monotonic();
-        while let Some(at) =
-            self.queue.iter().position(|item| item.deadline.is_some_and(|deadline| deadline <= now))
-        {
+        let is_late = |item: &Item| item.deadline.is_some_and(|deadline| deadline <= now);
+        while let Some(at) = self.queue.iter().position(is_late) {
             if let Some(item) = self.queue.remove(at) {
                 STATS.deadlines.add(1);
                 let why = "its deadline passed while earlier requests of the endpoint were served";
                 self.turn_away(&item, FailureKind::Deadline, why);
             }
         }
+        self.due = self.queue.iter().filter_map(|item| item.deadline).min();
     }
 
     fn begin_stop(&mut self) {

@@ -17,8 +17,13 @@ pub(crate) enum Step {
     NextError(String),
     /// `Driver::next` panics.
     NextPanic,
-    /// Publishes so many single samples of a point from a task of its own, values 0, 1, 2, ...
-    Flood { point: u32, count: u32 },
+    /// Publishes so many samples of a point from a task of its own, values 0, 1, 2, ..., `batch` in one update.
+    Flood {
+        point: u32,
+        count: u32,
+        #[serde(default = "single")]
+        batch: u32,
+    },
     /// The device's session went up or down.
     State { up: bool, reason: String },
     /// The whole endpoint went down.
@@ -117,7 +122,7 @@ pub(crate) async fn perform(
         Step::Next(samples) => coming.push_back(Coming::Update(samples.update(ctx))),
         Step::NextError(text) => coming.push_back(Coming::Error(text)),
         Step::NextPanic => coming.push_back(Coming::Panic),
-        Step::Flood { point, count } => flood(ctx, point, count),
+        Step::Flood { point, count, batch } => flood(ctx, point, count, batch.max(1)),
         Step::State { up, reason } => ctx.state(up, reason).await?,
         Step::EndpointDown(reason) => ctx.endpoint().state(false, reason).await?,
         Step::Gap { reason, points } => ctx.gap(reason, points).await?,
@@ -139,12 +144,21 @@ pub(crate) async fn perform(
     Ok(String::new())
 }
 
-fn flood(ctx: &Context, point: u32, count: u32) {
+const fn single() -> u32 {
+    1
+}
+
+fn flood(ctx: &Context, point: u32, count: u32, batch: u32) {
     let inner = ctx.clone();
     ctx.spawn(async move {
-        for value in 0..count {
+        let mut next = 0;
+        while next < count {
             let mut update = inner.update(Cause::DataChange);
-            update.push(point, f64::from(value));
+            let end = next.saturating_add(batch).min(count);
+            for value in next..end {
+                update.push(point, Reading::new(f64::from(value)).at(1));
+            }
+            next = end;
             if inner.publish(update).await.is_err() {
                 return;
             }
