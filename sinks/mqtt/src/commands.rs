@@ -1,0 +1,197 @@
+//! Set topics -> host -> answers on `TOPIC/set/result`.
+//!
+//! A request is judged by [`Gate`](busbar_mqtt::command::Gate) first; what passes goes to the host at once, which
+//! decides, audits and answers in stages. Nothing is queued for later: what cannot be given to the host or to the broker
+//! because the connection broke is gone, and the client, which got no answer, must read the point.
+
+use std::time::Duration;
+
+use busbar_driver_api::{Action, Answer, AnswerTo, Origin, SinkCommand, Stage, time};
+use busbar_mqtt::command::{Refused, Request, write_result};
+use busbar_mqtt::topic::{SET, SET_RESULT};
+
+use crate::memory::{MAX_PENDING, Memory, Pending};
+use crate::points::Points;
+
+/// An answer that takes longer will not come: the host ends every command at its deadline.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+/// What must be given to the host or to the broker.
+#[derive(Debug)]
+pub(crate) enum Todo {
+    /// To the host.
+    Command { command: Box<SinkCommand>, pending: Pending },
+    /// To the broker.
+    Result { topic: String, payload: Vec<u8> },
+}
+
+/// Judges a message that arrived on a set topic; `None` for a topic of no point.
+pub(crate) fn receive(
+    topic: &str,
+    payload: &[u8],
+    retained: bool,
+    points: &Points,
+    memory: &mut Memory,
+) -> Option<Todo> {
+    let point = points.set.find(topic)?;
+    let answers = format!("{}{SET_RESULT}", topic.strip_suffix(SET)?);
+    let now = time::now();
+    memory.forget_old();
+    match memory.gate.admit(topic, payload, retained, now) {
+        Ok(request) if memory.pending.len() >= MAX_PENDING => {
+            let text = format!("{MAX_PENDING} commands wait for their answers");
+            Some(result(answers, Some(&request.id), "refused", "busy", &text))
+        }
+        Ok(request) => Some(to_host(point, request, answers, now)),
+        Err(Refused { id, reason, text }) => {
+            Some(result(answers, id.as_deref(), "refused", reason.as_str(), &text))
+        }
+    }
+}
+
+fn to_host(point: u32, request: Request, topic: String, now: i64) -> Todo {
+    let command = SinkCommand {
+        point,
+        action: Action::Operate,
+        value: request.value,
+        // MQTT does not tell who published; the id is the client's own.
+        origin: Origin { client: format!("mqtt id {}", request.id), ..Origin::default() },
+        select_required: false,
+        qualifier: 0,
+        interlock_check: false,
+        synchro_check: false,
+        test: false,
+        issued_ns: now,
+        expires_ns: request.expires_ns,
+    };
+    let pending = Pending { id: request.id, topic, since: time::monotonic() };
+    Todo::Command { command: Box::new(command), pending }
+}
+
+/// The message for an answer of the host; `None` for an answer to something else, or to a command that is forgotten.
+pub(crate) fn answered(number: u64, answer: &AnswerTo, memory: &mut Memory) -> Option<Todo> {
+    let AnswerTo::Command(Answer { stage, reason, text }) = answer else { return None };
+    let pending = match stage.is_last() {
+        true => memory.pending.remove(&number)?,
+        false => memory.pending.get(&number)?.clone(),
+    };
+    let reason = reason.map_or("", |reason| reason.as_str());
+    Some(result(pending.topic, Some(&pending.id), word(*stage), reason, text))
+}
+
+const fn word(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Selected => "selected",
+        Stage::Accepted => "accepted",
+        Stage::Finished => "finished",
+        Stage::Refused => "refused",
+        Stage::Unknown => "unknown",
+    }
+}
+
+fn result(topic: String, id: Option<&str>, result: &str, reason: &str, text: &str) -> Todo {
+    let mut payload = Vec::with_capacity(128);
+    write_result(&mut payload, id, result, reason, text, time::now());
+    Todo::Result { topic, payload }
+}
+
+impl Memory {
+    /// Answers that came while there was no connection are lost; their commands must not fill the memory.
+    fn forget_old(&mut self) {
+        if self.pending.len() >= MAX_PENDING {
+            let now = time::monotonic();
+            self.pending.retain(|_, pending| now.saturating_sub(pending.since) < FORGET_AFTER);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Shared;
+    use busbar_driver_api::Reason;
+    use serde_json::{Value as Json, json};
+
+    const TOPIC: &str = "busbar/h/d/p/set";
+
+    fn points() -> Points {
+        let mut points = Points::default();
+        points.set.insert("busbar/h/d/p", 7);
+        points
+    }
+
+    fn request(id: &str) -> Vec<u8> {
+        let expires = time::now() / 1_000_000 + 60_000;
+        json!({ "id": id, "value": true, "expires": expires }).to_string().into_bytes()
+    }
+
+    fn shown(todo: Todo) -> (String, Json) {
+        match todo {
+            Todo::Result { topic, payload } => (topic, serde_json::from_slice(&payload).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_command_goes_to_the_host_and_its_answers_come_back() {
+        let shared = Shared::of("h", "answers");
+        let mut memory = shared.lock();
+        let Some(Todo::Command { command, pending }) =
+            receive(TOPIC, &request("42"), false, &points(), &mut memory)
+        else {
+            panic!("expected a command");
+        };
+        assert_eq!((command.point, &command.value, command.action), (7, &json!(true), Action::Operate));
+        assert!(command.expires_ns > command.issued_ns);
+        memory.pending.insert(5, pending);
+        for (answer, expected, last) in [
+            (Answer::stage(Stage::Accepted), json!({ "id": "42", "result": "accepted" }), false),
+            (
+                Answer::refused(Reason::OutOfRange, "expected 0 to 10"),
+                json!({ "id": "42", "result": "refused", "reason": "out_of_range", "text": "expected 0 to 10" }),
+                true,
+            ),
+        ] {
+            let (topic, mut body) = shown(answered(5, &AnswerTo::Command(answer), &mut memory).unwrap());
+            assert_eq!(topic, "busbar/h/d/p/set/result");
+            assert!(body.as_object_mut().unwrap().remove("ts").is_some());
+            assert_eq!(body, expected);
+            assert_eq!(memory.pending.is_empty(), last);
+        }
+        assert!(answered(5, &AnswerTo::Command(Answer::stage(Stage::Finished)), &mut memory).is_none());
+    }
+
+    #[test]
+    fn what_must_not_reach_the_host_is_answered_here() {
+        let shared = Shared::of("h", "refusals");
+        let mut memory = shared.lock();
+        assert!(receive("busbar/h/d/other/set", &request("1"), false, &points(), &mut memory).is_none());
+        for (payload, retained, reason) in [
+            (request("1"), true, "retained"),
+            (b"{}".to_vec(), false, "malformed"),
+            (br#"{"id":"1","value":1}"#.to_vec(), false, "no_expires"),
+            (br#"{"id":"1","value":1,"expires":1}"#.to_vec(), false, "expired"),
+        ] {
+            let todo = receive(TOPIC, &payload, retained, &points(), &mut memory).unwrap();
+            assert_eq!(shown(todo).1["reason"], reason);
+        }
+        assert!(matches!(
+            receive(TOPIC, &request("1"), false, &points(), &mut memory),
+            Some(Todo::Command { .. })
+        ));
+        let again = receive(TOPIC, &request("1"), false, &points(), &mut memory).unwrap();
+        assert_eq!(shown(again).1["reason"], "repeated");
+    }
+
+    #[test]
+    fn commands_on_their_way_are_bounded() {
+        let shared = Shared::of("h", "bounded");
+        let mut memory = shared.lock();
+        for number in 0..MAX_PENDING as u64 {
+            let pending = Pending { id: "x".into(), topic: "t".into(), since: time::monotonic() };
+            memory.pending.insert(number, pending);
+        }
+        let todo = receive(TOPIC, &request("full"), false, &points(), &mut memory).unwrap();
+        assert_eq!(shown(todo).1["reason"], "busy");
+    }
+}

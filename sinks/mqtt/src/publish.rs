@@ -1,0 +1,401 @@
+//! Records -> messages. The hot path: topics, names and units are prepared, one buffer is reused.
+
+use std::time::Duration;
+
+use busbar_driver_api::contract::binary::Ack;
+use busbar_driver_api::{Cause, Delivery, Quality, Record, Validity, Value, Verdict};
+use busbar_mqtt::payload::{self, BadValue, Group, Marks, Stamp};
+use busbar_mqtt::value::Value as Out;
+use busbar_mqtt::{Message, OFFLINE, ONLINE, Qos, SendError, Session};
+
+use crate::memory::Shared;
+use crate::points::Points;
+
+/// Records that one message stands for; a message of the sink's own has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub first: u64,
+    pub count: u32,
+}
+
+impl Span {
+    /// Of a message that stands for no record.
+    pub(crate) const OWN: Self = Self { first: 0, count: 0 };
+}
+
+/// Texts of the reasons for a rejected record; [`Reject`] are their numbers.
+pub(crate) const REASONS: &[&str] = &[
+    "message too large for the broker or for max_packet",
+    "the broker does not allow this client to publish on the topic",
+    "the broker refused the message",
+    "the point is no longer routed to this sink",
+    "the broker is over its quota",
+];
+
+/// Numbers of [`REASONS`].
+#[derive(Debug, Clone, Copy)]
+#[repr(u16)]
+pub(crate) enum Reject {
+    TooLarge = 1,
+    NotAuthorized = 2,
+    Refused = 3,
+    NotRouted = 4,
+    Quota = 5,
+}
+
+/// Sink key `test`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Test {
+    Suppress,
+    Invalid,
+    Pass,
+}
+
+impl Test {
+    pub(crate) fn parse(word: &str) -> Self {
+        match word {
+            "suppress" => Self::Suppress,
+            "pass" => Self::Pass,
+            _ => Self::Invalid,
+        }
+    }
+}
+
+/// How messages look.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    pub qos: Qos,
+    pub retain: bool,
+    pub bad_value: BadValue,
+    pub test: Test,
+    /// A grouped message that is longer is ended and another begun, bytes.
+    pub split: usize,
+}
+
+/// Verdicts to be told to the host, neighbours merged.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts {
+    pub acks: Vec<Ack>,
+}
+
+/// The lane of a sink that names none.
+pub(crate) const LANE: u32 = 0;
+
+impl Verdicts {
+    pub(crate) fn add(&mut self, span: Span, verdict: Verdict, reason: u16) {
+        if span.count == 0 {
+            return;
+        }
+        if let Some(last) = self.acks.last_mut()
+            && last.first + u64::from(last.count) == span.first
+            && last.verdict == verdict
+            && last.reason == reason
+            && let Some(count) = last.count.checked_add(span.count)
+        {
+            last.count = count;
+            return;
+        }
+        self.acks.push(Ack { first: span.first, count: span.count, verdict, reason });
+    }
+}
+
+/// What one record asks for.
+pub(crate) enum Step {
+    /// Nothing, or everything is in the open group.
+    Done,
+    /// This message must go out; call again with the same record when `again`.
+    Send { again: bool },
+}
+
+/// Turns records into messages, one at a time.
+pub(crate) struct Publisher {
+    pub style: Style,
+    /// The payload of the message that must go out.
+    pub payload: Vec<u8>,
+    group: Option<Open>,
+    groups: u64,
+    /// The message that must go out.
+    pub out: Option<OutMessage>,
+    quality: (u16, String),
+}
+
+/// A grouped message in the making.
+struct Open {
+    group: Group,
+    device: usize,
+    span: Span,
+    marks: Marks,
+    /// Differs in every group.
+    serial: u64,
+}
+
+/// Where a message goes and what it stands for; its payload is in the publisher.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutMessage {
+    pub target: Target,
+    pub span: Span,
+    pub retain: bool,
+}
+
+/// The topic of a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    /// A point's own.
+    Point(u32),
+    /// A device's, for grouped values.
+    Device(usize),
+    /// A device's status.
+    Status(usize),
+}
+
+/// A record, read once.
+pub(crate) struct Read {
+    span: Span,
+    point: u32,
+    stamp: Stamp,
+    value_ts_ns: Option<i64>,
+    value: Value,
+    quality: Quality,
+    marks: Marks,
+}
+
+impl Read {
+    pub(crate) fn new(record: &Record<'_>, delivery: &Delivery) -> Self {
+        let flags = record.flags();
+        let (value, quality) = match record.value() {
+            Ok(value) => (value, record.quality()),
+            // An unknown kind is never a number.
+            Err(_) => (Value::None, record.quality().with(Quality::FAILURE).with_validity(Validity::Invalid)),
+        };
+        let not_finite = match &value {
+            Value::Float32(number) => !number.is_finite(),
+            Value::Float64(number) => !number.is_finite(),
+            _ => false,
+        };
+        let quality = match not_finite {
+            true => quality.with(Quality::FAILURE).with_validity(Validity::Invalid),
+            false => quality,
+        };
+        Self {
+            span: Span { first: record.number, count: 1 },
+            point: record.point(),
+            stamp: Stamp { ts_ns: record.time(), gateway: flags.gateway_time() },
+            value_ts_ns: (record.value_time() != record.time()).then(|| record.value_time()),
+            value,
+            quality,
+            marks: Marks { history: record.cause() == Cause::History, replayed: delivery.is_replay() },
+        }
+    }
+}
+
+impl Publisher {
+    pub(crate) fn new(style: Style) -> Self {
+        Self {
+            style,
+            payload: Vec::with_capacity(4096),
+            group: None,
+            groups: 0,
+            out: None,
+            quality: (0, "good".to_owned()),
+        }
+    }
+
+    /// Takes one record. The caller sends `out` when the step says so.
+    pub(crate) fn take(&mut self, read: &Read, points: &mut Points, verdicts: &mut Verdicts) -> Step {
+        let Some(point) = points.by_number.get_mut(&read.point) else {
+            verdicts.add(read.span, Verdict::Rejected, Reject::NotRouted as u16);
+            return Step::Done;
+        };
+        if point.is_online {
+            if self.end_group() {
+                return Step::Send { again: true };
+            }
+            let online =
+                matches!(read.value, Value::Bool(true)) && read.quality.validity() != Validity::Invalid;
+            self.status(point.device, online, read.span);
+            return Step::Send { again: false };
+        }
+        let Some(quality) = self.judge(read.quality) else {
+            verdicts.add(read.span, Verdict::Delivered, 0);
+            return Step::Done;
+        };
+        if points.grouped {
+            if self.must_end(point.device, point.group, read) {
+                self.end_group();
+                return Step::Send { again: true };
+            }
+            if self.group.is_none() {
+                self.begin_group(point.device, read);
+            }
+        } else {
+            self.payload.clear();
+        }
+        let json = match &read.value {
+            Value::Json(value) => value.to_string(),
+            _ => String::new(),
+        };
+        let value = if json.is_empty() { borrowed(&read.value) } else { Out::Json(json.as_bytes()) };
+        let out = payload::Point {
+            stamp: read.stamp,
+            value_ts_ns: read.value_ts_ns,
+            value,
+            quality: &self.quality.1,
+            good: quality.is_good(),
+            unit: &point.unit,
+        };
+        if let Some(open) = &mut self.group {
+            open.group.add(&mut self.payload, &point.name, &out, self.style.bad_value);
+            open.span.count += 1;
+            point.group = open.serial;
+            return Step::Done;
+        }
+        payload::write_point(&mut self.payload, &out, read.marks, self.style.bad_value);
+        let retain = self.style.retain && read.marks == Marks::default();
+        self.out = Some(OutMessage { target: Target::Point(read.point), span: read.span, retain });
+        Step::Send { again: false }
+    }
+
+    /// The quality that is shown, its text ready in `self`; `None`: a test value that is not shown.
+    fn judge(&mut self, mut quality: Quality) -> Option<Quality> {
+        if quality.contains(Quality::TEST) {
+            match self.style.test {
+                Test::Suppress => return None,
+                Test::Invalid => quality = quality.with_validity(Validity::Invalid),
+                Test::Pass => {}
+            }
+        }
+        if self.quality.0 != quality.0 {
+            self.quality.0 = quality.0;
+            self.quality.1.clear();
+            quality.write_text(&mut self.quality.1);
+        }
+        Some(quality)
+    }
+
+    /// A message ends when the device changes, a point repeats, a number is missing, the marks differ, or it is long.
+    fn must_end(&self, device: usize, last_group: u64, read: &Read) -> bool {
+        self.group.as_ref().is_some_and(|open| {
+            open.device != device
+                || open.serial == last_group
+                || open.span.first + u64::from(open.span.count) != read.span.first
+                || open.marks != read.marks
+                || self.payload.len() > self.style.split
+        })
+    }
+
+    fn begin_group(&mut self, device: usize, read: &Read) {
+        self.groups += 1;
+        self.payload.clear();
+        self.group = Some(Open {
+            group: Group::begin(&mut self.payload, read.stamp, read.marks),
+            device,
+            span: Span { count: 0, ..read.span },
+            marks: read.marks,
+            serial: self.groups,
+        });
+    }
+
+    /// Ends the open group; true when there was one: it must go out.
+    pub(crate) fn end_group(&mut self) -> bool {
+        let Some(open) = self.group.take() else { return false };
+        open.group.end(&mut self.payload);
+        let retain = self.style.retain && open.marks == Marks::default();
+        self.out = Some(OutMessage { target: Target::Device(open.device), span: open.span, retain });
+        true
+    }
+
+    /// The status message of a device; no group may be open.
+    pub(crate) fn status(&mut self, device: usize, online: bool, span: Span) {
+        self.payload.clear();
+        self.payload.extend_from_slice(if online { ONLINE } else { OFFLINE }.as_bytes());
+        self.out = Some(OutMessage { target: Target::Status(device), span, retain: true });
+    }
+
+    /// Gives the message that must go out to the session. `Err`: no room, try again.
+    pub(crate) fn send(
+        &mut self,
+        session: &mut Session<Span>,
+        points: &Points,
+        verdicts: &mut Verdicts,
+    ) -> Result<(), ()> {
+        let Some(out) = self.out else { return Ok(()) };
+        let topic = match out.target {
+            Target::Point(number) => points.by_number.get(&number).map(|point| &*point.topic),
+            Target::Device(index) => points.devices.get(index).map(|device| &*device.topic),
+            Target::Status(index) => points.devices.get(index).map(|device| &*device.status_topic),
+        };
+        let Some(topic) = topic else {
+            verdicts.add(out.span, Verdict::Rejected, Reject::NotRouted as u16);
+            self.out = None;
+            return Ok(());
+        };
+        let message = Message { topic, payload: &self.payload, qos: self.style.qos, retain: out.retain };
+        match session.send(&message, out.span) {
+            Ok(()) => {}
+            Err(SendError::Full(_)) => return Err(()),
+            Err(SendError::TooLarge { token, size, limit }) => {
+                busbar_driver_api::tracing::warn!(
+                    topic,
+                    size,
+                    limit,
+                    "a message is too large and was parked: raise max_packet here and at the broker, or group less"
+                );
+                verdicts.add(token, Verdict::Rejected, Reject::TooLarge as u16);
+            }
+        }
+        self.out = None;
+        Ok(())
+    }
+}
+
+/// Follows `comm_lost` of the points of devices whose `@online` is not routed; returns the device's new state where it
+/// changed.
+pub(crate) fn track(read: &Read, points: &mut Points, memory: &Shared) -> Option<(usize, bool)> {
+    let point = points.by_number.get_mut(&read.point)?;
+    let lost = read.quality.contains(Quality::COMM_LOST);
+    let before = point.lost;
+    if before == Some(lost) || read.marks != Marks::default() {
+        return None;
+    }
+    let index = point.device;
+    let device = points.devices.get_mut(index)?;
+    if device.has_online || device.name.starts_with('@') {
+        return None;
+    }
+    point.lost = Some(lost);
+    match (before, lost) {
+        (None, lost) => {
+            device.seen += 1;
+            device.lost += u32::from(lost);
+        }
+        (Some(_), true) => device.lost += 1,
+        (Some(_), false) => device.lost -= 1,
+    }
+    let online = device.lost < device.seen;
+    let mut memory = memory.lock();
+    if memory.online.get(&device.name) == Some(&online) {
+        return None;
+    }
+    memory.online.insert(device.name.clone(), online);
+    Some((index, online))
+}
+
+fn borrowed(value: &Value) -> Out<'_> {
+    match value {
+        Value::None | Value::Json(_) => Out::None,
+        Value::Bool(value) => Out::Bool(*value),
+        Value::Int(value) => Out::Int(*value),
+        Value::Uint(value) => Out::Uint(*value),
+        Value::Float32(value) => Out::Float32(*value),
+        Value::Float64(value) => Out::Float64(*value),
+        Value::DoublePoint(value) => Out::DoublePoint(*value),
+        Value::Step(value, _) => Out::Int(i64::from(*value)),
+        Value::Bits32(value) => Out::Uint(u64::from(*value)),
+        Value::Text(text) => Out::Text(text),
+        Value::Bytes(bytes) => Out::Bytes(bytes),
+        Value::Time(ns) => Out::Time(*ns),
+    }
+}
+
+/// Time for the last confirmations when the connection is closed.
+pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(3);

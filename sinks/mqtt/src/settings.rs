@@ -1,0 +1,247 @@
+//! The `settings` table and one entry of `map`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use busbar_driver_api::Secret;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// The `settings` table.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Broker, or several that are tried in order: `mqtt://host:1883`, `mqtts://host:8883`.
+    #[schemars(example = "mqtt://127.0.0.1:1883")]
+    pub url: Urls,
+    /// Which broker of a list is tried first.
+    #[serde(default)]
+    pub prefer: Prefer,
+    /// What goes out.
+    #[serde(default)]
+    pub format: Format,
+    /// Topic of values with `{host}`, `{device}`, `{point}`; without `{point}` one message per device and poll.
+    #[serde(default = "topic")]
+    pub topic: String,
+    /// Topic of the gateway's retained `online` and `offline`, with `{host}`.
+    #[serde(default = "topic_status")]
+    pub topic_status: String,
+    /// Topic of each device's retained `online` and `offline`, with `{host}` and `{device}`. Default: `topic_status`
+    /// with `{device}` before its last level.
+    #[serde(default)]
+    pub topic_device_status: Option<String>,
+    /// Quality of service: 0, 1 or 2.
+    #[serde(default = "qos")]
+    #[schemars(range(max = 2))]
+    pub qos: u8,
+    /// The broker keeps the last value of each topic.
+    #[serde(default)]
+    pub retain: bool,
+    /// Must be unique at the broker. Default: `busbar-HOST-SINK-` and random digits.
+    #[serde(default)]
+    pub client_id: Option<String>,
+    /// User name.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// Password.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// Version of MQTT.
+    #[serde(default)]
+    pub version: Version,
+    /// Certificates for `mqtts://`.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Takes commands on `TOPIC/set` of writable points; needs credentials.
+    #[serde(default)]
+    pub commands: bool,
+    /// Ping after this time, whole seconds: "30s".
+    #[serde(default = "keep_alive")]
+    pub keep_alive: String,
+    /// A message without confirmation for this long ends the connection: "20s".
+    #[serde(default = "ack_timeout")]
+    pub ack_timeout: String,
+    /// Largest message, bytes with unit: "256KiB". Larger ones are parked.
+    #[serde(default = "max_packet")]
+    pub max_packet: String,
+}
+
+/// One URL or a list.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Urls {
+    /// One broker.
+    One(String),
+    /// Several, tried in order.
+    Many(Vec<String>),
+}
+
+impl Urls {
+    /// The URLs with their JSON pointers.
+    pub(crate) fn list(&self) -> Vec<(String, &str)> {
+        match self {
+            Self::One(url) => vec![("/settings/url".to_owned(), url.as_str())],
+            Self::Many(urls) => urls
+                .iter()
+                .enumerate()
+                .map(|(at, url)| (format!("/settings/url/{at}"), url.as_str()))
+                .collect(),
+        }
+    }
+}
+
+/// Which broker of a list is tried first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Prefer {
+    /// Always the first.
+    #[default]
+    First,
+    /// The one that worked last.
+    LastGood,
+}
+
+/// What goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Format {
+    /// Busbar's own JSON.
+    #[default]
+    Json,
+    /// Telemetry of single ThingsBoard devices; not built in yet.
+    ThingsboardDevice,
+    /// The ThingsBoard gateway API; not built in yet.
+    ThingsboardGateway,
+    /// Records of an EMS; not built in yet.
+    Ems,
+}
+
+impl Format {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::ThingsboardDevice => "thingsboard-device",
+            Self::ThingsboardGateway => "thingsboard-gateway",
+            Self::Ems => "ems",
+        }
+    }
+}
+
+/// Version of MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+pub(crate) enum Version {
+    /// MQTT 3.1.1
+    #[default]
+    #[serde(rename = "3.1.1")]
+    V3_1_1,
+    /// MQTT 5
+    #[serde(rename = "5")]
+    V5,
+}
+
+/// PEM files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// Authority that signed the broker's certificate. Default: those of the operating system.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// Our certificate.
+    #[serde(default)]
+    pub cert: Option<PathBuf>,
+    /// Our private key.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+}
+
+/// One entry of `map`: another name for a point.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Map {
+    /// `device/point`
+    pub point: String,
+    /// Stands for `{point}` in the topic and for the name in grouped messages.
+    pub key: String,
+}
+
+fn topic() -> String {
+    "busbar/{host}/{device}/{point}".to_owned()
+}
+
+fn topic_status() -> String {
+    "busbar/{host}/status".to_owned()
+}
+
+const fn qos() -> u8 {
+    1
+}
+
+fn keep_alive() -> String {
+    "30s".to_owned()
+}
+
+fn ack_timeout() -> String {
+    "20s".to_owned()
+}
+
+fn max_packet() -> String {
+    "256KiB".to_owned()
+}
+
+impl Settings {
+    /// The template of device status topics.
+    pub(crate) fn device_status(&self) -> String {
+        self.topic_device_status.clone().unwrap_or_else(|| match self.topic_status.rsplit_once('/') {
+            Some((head, last)) => format!("{head}/{{device}}/{last}"),
+            None => format!("{{device}}/{}", self.topic_status),
+        })
+    }
+}
+
+/// Reads `"1500ms"`, `"20s"`, `"5m"`, `"1h"`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text)?;
+    let ms = match unit {
+        "ms" => number,
+        "s" => number.checked_mul(1000)?,
+        "m" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        _ => return None,
+    };
+    Some(Duration::from_millis(ms))
+}
+
+/// Reads `"1000B"`, `"64KiB"`, `"1MiB"`.
+pub(crate) fn size(text: &str) -> Option<usize> {
+    let (number, unit) = split(text)?;
+    let factor = match unit {
+        "B" => 1,
+        "KiB" => 1024,
+        "MiB" => 1024 * 1024,
+        _ => return None,
+    };
+    usize::try_from(number.checked_mul(factor)?).ok()
+}
+
+fn split(text: &str) -> Option<(u64, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    Some((number.parse().ok()?, unit.trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes() {
+        assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
+        assert_eq!(duration("1500 ms"), Some(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(size("256KiB"), Some(262_144));
+        for bad in ["", "s", "30", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615h", "1 day"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+        assert_eq!(size("18446744073709551615MiB"), None);
+    }
+}

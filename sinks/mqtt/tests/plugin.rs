@@ -1,0 +1,508 @@
+//! The real plugin file, loaded by the real loader, against our broker over real sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, also in its helpers"
+)]
+
+#[path = "../../../driver-api/tests/common/mod.rs"]
+mod common;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use busbar_contract::{
+    Action, Answer, Cause, Event, Flags, Quality, Reason, Request, Samples, Stage, Value, batch,
+    binary::{Ack, Verdict},
+    describe::Open,
+    request::{AnswerTo, OfDevice, Points, SinkPoint},
+};
+use busbar_loader::{Instance, Isolation};
+use busbar_mqtt::broker::{Broker, Observed, Script};
+use common::{LONG, LONG_MS, Rig, Said, delivery};
+use serde_json::{Value as Json, json};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::Receiver;
+
+const FAR_SIDE: OfDevice = OfDevice { device: None, deadline_ms: LONG_MS };
+const TS: i64 = 1_767_225_600_123_000_000;
+
+/// The plugin as cargo built it for this test.
+fn plugin() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let deps = exe.parent().unwrap();
+    let name = "libbusbar_sink_mqtt.so";
+    [deps.join(name), deps.parent().unwrap().join(name)].into_iter().find(|path| path.is_file()).expect(
+        "libbusbar_sink_mqtt.so beside the tests: cargo builds it before the tests of its own package",
+    )
+}
+
+/// A broker, the plugin, and one instance.
+struct Site {
+    runtime: Runtime,
+    broker: Broker,
+    seen: Receiver<Observed>,
+    rig: Rig,
+    name: String,
+}
+
+impl Site {
+    fn new() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let broker = runtime.block_on(Broker::bind("127.0.0.1:0")).unwrap();
+        let seen = broker.observe("#");
+        let rig = Rig::start(&plugin(), Isolation::InProcess);
+        // What outlives a connection is kept by name: every test has its own.
+        let name = format!("broker-{}", broker.address().port());
+        Self { runtime, broker, seen, rig, name }
+    }
+
+    fn open(&mut self, more: Json) -> Instance {
+        let mut settings = json!({ "url": format!("mqtt://{}", self.broker.address()) });
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.rig.open(&Open::Sink {
+            name: self.name.clone(),
+            host: "site-7".into(),
+            settings,
+            bad_value: "last".into(),
+            test: "invalid".into(),
+        })
+    }
+
+    fn connected(&mut self, more: Json, list: Vec<SinkPoint>) -> Instance {
+        let instance = self.open(more);
+        self.rig.done(&instance, &Request::Points(Points { replace: true, points: list, removed: vec![] }));
+        self.rig.done(&instance, &Request::Connect(FAR_SIDE));
+        self.expect("busbar/site-7/status", "online");
+        instance
+    }
+
+    fn received(&mut self) -> Observed {
+        let message = async { tokio::time::timeout(LONG, self.seen.recv()).await };
+        self.runtime.block_on(message).expect("a message must arrive").unwrap()
+    }
+
+    fn expect(&mut self, topic: &str, text: &str) -> Observed {
+        let message = self.received();
+        assert_eq!((message.topic.as_str(), message.text().as_str()), (topic, text));
+        message
+    }
+
+    /// Acknowledgements until `count` records are settled; ranges merged.
+    fn acks(&mut self, count: u32) -> Vec<Ack> {
+        let (mut all, mut total): (Vec<Ack>, u32) = (Vec::new(), 0);
+        while total < count {
+            let (_, event) = self.rig.event(|event| matches!(event, Event::Ack { .. }));
+            let Event::Ack { lane: 0, acks } = event else { panic!("{event:?}") };
+            for ack in acks {
+                total += ack.count;
+                match all.last_mut() {
+                    Some(last)
+                        if last.first + u64::from(last.count) == ack.first
+                            && (last.verdict, last.reason) == (ack.verdict, ack.reason) =>
+                    {
+                        last.count += ack.count;
+                    }
+                    _ => all.push(ack),
+                }
+            }
+        }
+        all
+    }
+
+    fn down(&mut self) -> String {
+        let (_, event) = self.rig.event(|event| matches!(event, Event::State(state) if !state.up));
+        match event {
+            Event::State(state) => state.reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn end(self) {
+        self.rig.end();
+    }
+}
+
+fn point(number: u32, device: &str, name: &str) -> SinkPoint {
+    SinkPoint {
+        point: number,
+        device: device.into(),
+        name: name.into(),
+        unit: "V".into(),
+        description: String::new(),
+        metadata: Json::Null,
+        writable: true,
+        map: vec![],
+    }
+}
+
+fn two_devices() -> Vec<SinkPoint> {
+    vec![point(1, "m1", "u"), point(2, "m1", "i"), point(3, "m2", "u"), point(4, "m2", "i")]
+}
+
+fn sample(samples: &mut Samples, point: u32, value: &Value) {
+    samples.push(point, TS, value, Quality::GOOD, Flags::new(Cause::Poll, Flags::GATEWAY_TIME));
+}
+
+fn delivered(first: u64, count: u32) -> Ack {
+    Ack { first, count, verdict: Verdict::Delivered, reason: 0 }
+}
+
+#[test]
+fn every_point_its_topic() {
+    for version in ["3.1.1", "5"] {
+        let mut site = Site::new();
+        let instance = site.connected(json!({ "version": version, "retain": true }), two_devices());
+        let mut samples = Samples::default();
+        sample(&mut samples, 1, &Value::Float32(231.4));
+        sample(&mut samples, 3, &Value::Text("a\"b".into()));
+        samples.push(
+            2,
+            TS,
+            &Value::Int(7),
+            Quality::INVALID.with(Quality::COMM_LOST),
+            Flags::new(Cause::Host, Flags::GATEWAY_TIME),
+        );
+        samples.append_times(&[(2, TS - 9_000_000_000)]);
+        assert!(instance.deliver(delivery(100, 0, batch::TIMES, samples)).is_taken());
+        let message = site.expect(
+            "busbar/site-7/m1/u",
+            r#"{"ts":1767225600123,"gateway_time":true,"value":231.4,"quality":"good","unit":"V"}"#,
+        );
+        assert_eq!((message.qos, message.retain), (1, true));
+        site.expect(
+            "busbar/site-7/m2/u",
+            r#"{"ts":1767225600123,"gateway_time":true,"value":"a\"b","quality":"good","unit":"V"}"#,
+        );
+        site.expect(
+            "busbar/site-7/m1/i",
+            r#"{"ts":1767225600123,"gateway_time":true,"value":7,"quality":"invalid|comm_lost","unit":"V","value_ts":1767225591123}"#,
+        );
+        // Without @online the quality tells; one of two points lost is not the device.
+        site.expect("busbar/site-7/m1/status", "online");
+        site.expect("busbar/site-7/m2/status", "online");
+        assert_eq!(site.acks(3), [delivered(100, 3)]);
+        site.rig.stop(&instance);
+        site.expect("busbar/site-7/status", "offline");
+        site.end();
+    }
+}
+
+#[test]
+fn one_message_per_device_and_poll() {
+    let mut site = Site::new();
+    let instance = site.connected(json!({ "topic": "b/{host}/{device}" }), two_devices());
+    let mut samples = Samples::default();
+    for (point, value) in [(1, 1), (2, 2), (3, 3), (4, 4), (3, 5), (1, 6)] {
+        sample(&mut samples, point, &Value::Int(value));
+    }
+    samples.samples[3].ts_ns += 5_000_000;
+    assert!(instance.deliver(delivery(1, 0, 0, samples)).is_taken());
+    let head = r#"{"ts":1767225600123,"gateway_time":true,"points":{"#;
+    site.expect(
+        "b/site-7/m1",
+        &format!(r#"{head}"u":{{"value":1,"quality":"good","unit":"V"}},"i":{{"value":2,"quality":"good","unit":"V"}}}}}}"#),
+    );
+    site.expect(
+        "b/site-7/m2",
+        &format!(
+            r#"{head}"u":{{"value":3,"quality":"good","unit":"V"}},"i":{{"ts":1767225600128,"gateway_time":true,"value":4,"quality":"good","unit":"V"}}}}}}"#
+        ),
+    );
+    site.expect("b/site-7/m2", &format!(r#"{head}"u":{{"value":5,"quality":"good","unit":"V"}}}}}}"#));
+    site.expect("b/site-7/m1", &format!(r#"{head}"u":{{"value":6,"quality":"good","unit":"V"}}}}}}"#));
+    assert_eq!(site.acks(6), [delivered(1, 6)]);
+    site.rig.stop(&instance);
+    site.end();
+}
+
+#[test]
+fn a_broken_connection_confirms_only_what_was_confirmed() {
+    let mut site = Site::new();
+    let instance = site.connected(json!({}), two_devices());
+    let some = |from: i64| {
+        let mut samples = Samples::default();
+        (from..from + 50).for_each(|value| sample(&mut samples, 1, &Value::Int(value)));
+        samples
+    };
+    instance.deliver(delivery(0, 0, 0, some(0)));
+    assert_eq!(site.acks(50), [delivered(0, 50)]);
+    site.broker.play(Script { swallow: true, ..Script::default() });
+    instance.deliver(delivery(50, 0, 0, some(50)));
+    site.broker.cut();
+    assert!(site.down().contains("closed the connection"));
+    let acks =
+        site.rig.leftovers().into_iter().filter(|said| matches!(said, Said::Event(_, _, Event::Ack { .. })));
+    assert_eq!(acks.count(), 0, "nothing was confirmed");
+
+    site.broker.play(Script::default());
+    site.rig.done(&instance, &Request::Connect(FAR_SIDE));
+    instance.deliver(delivery(50, 0, 0, some(50)));
+    assert_eq!(site.acks(50), [delivered(50, 50)]);
+    let mut values = Vec::new();
+    while values.len() < 100 {
+        let message = site.received();
+        if message.topic == "busbar/site-7/m1/u" {
+            values.push(serde_json::from_slice::<Json>(&message.payload).unwrap()["value"].as_i64().unwrap());
+        }
+    }
+    assert_eq!(values, (0..100).collect::<Vec<_>>());
+    assert_eq!(site.broker.retained("busbar/site-7/m1/status").unwrap(), "online");
+    site.rig.stop(&instance);
+    site.end();
+}
+
+#[test]
+fn more_records_than_the_window_at_once() {
+    let mut site = Site::new();
+    let instance = site.connected(json!({ "version": "5" }), two_devices());
+    let mut samples = Samples::default();
+    (0..5000).for_each(|value| sample(&mut samples, 1, &Value::Int(value)));
+    instance.deliver(delivery(7, 0, 0, samples));
+    assert_eq!(site.acks(5000), [delivered(7, 5000)]);
+    site.rig.stop(&instance);
+    site.end();
+}
+
+#[test]
+fn what_is_too_large_is_rejected_and_the_rest_goes_out() {
+    let mut site = Site::new();
+    let instance = site.connected(json!({ "max_packet": "2KiB" }), two_devices());
+    let mut samples = Samples::default();
+    sample(&mut samples, 1, &Value::Int(1));
+    sample(&mut samples, 2, &Value::Text("x".repeat(4000)));
+    sample(&mut samples, 99, &Value::Int(1));
+    sample(&mut samples, 3, &Value::Int(3));
+    instance.deliver(delivery(1, 0, 0, samples));
+    let mut acks = site.acks(4);
+    acks.sort_by_key(|ack| ack.first);
+    assert_eq!(
+        acks,
+        [
+            delivered(1, 1),
+            Ack { first: 2, count: 1, verdict: Verdict::Rejected, reason: 1 },
+            Ack { first: 3, count: 1, verdict: Verdict::Rejected, reason: 4 },
+            delivered(4, 1),
+        ]
+    );
+    assert!(site.rig.plugin.describe().reasons[1].contains("too large"));
+    site.rig.stop(&instance);
+    site.end();
+}
+
+#[test]
+fn devices_have_a_retained_status() {
+    let mut site = Site::new();
+    let mut list = two_devices();
+    list.push(point(9, "m1", "@online"));
+    let instance = site.connected(json!({}), list);
+    let online = |value: bool| {
+        let mut samples = Samples::default();
+        sample(&mut samples, 9, &Value::Bool(value));
+        samples
+    };
+    for (first, value, text) in [(1, true, "online"), (2, false, "offline")] {
+        instance.deliver(delivery(first, 0, 0, online(value)));
+        let message = site.expect("busbar/site-7/m1/status", text);
+        assert!(message.retain);
+    }
+    assert_eq!(site.acks(2), [delivered(1, 2)]);
+    // m2 has no @online: lost when all its points are.
+    let mut samples = Samples::default();
+    for (point, lost) in [(3, true), (4, false), (4, true), (3, false)] {
+        let quality = if lost { Quality::INVALID.with(Quality::COMM_LOST) } else { Quality::GOOD };
+        samples.push(point, TS, &Value::Int(1), quality, Flags::new(Cause::Host, 0));
+    }
+    instance.deliver(delivery(3, 0, 0, samples));
+    let mut states = Vec::new();
+    while states.len() < 4 {
+        let message = site.received();
+        if message.topic == "busbar/site-7/m2/status" {
+            states.push(message.text());
+        }
+    }
+    assert_eq!(states, ["offline", "online", "offline", "online"]);
+    // A device that is no longer routed leaves no status behind.
+    site.rig
+        .done(&instance, &Request::Points(Points { replace: false, points: vec![], removed: vec![3, 4] }));
+    let gone = site.expect("busbar/site-7/m2/status", "");
+    assert!(gone.retain);
+    assert_eq!(site.broker.retained("busbar/site-7/m2/status"), None);
+    // After a reconnect, perhaps to another broker, the status is told again.
+    site.broker.cut();
+    site.down();
+    site.rig.done(&instance, &Request::Connect(FAR_SIDE));
+    site.expect("busbar/site-7/status", "offline");
+    site.expect("busbar/site-7/status", "online");
+    site.expect("busbar/site-7/m1/status", "offline");
+    site.rig.stop(&instance);
+    site.end();
+}
+
+#[test]
+fn commands_and_their_answers() {
+    let mut site = Site::new();
+    let mut list = two_devices();
+    list[1].writable = false;
+    let instance = site.connected(json!({ "commands": true, "username": "u", "password": "p" }), list);
+    let expires = i64::try_from(
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis(),
+    )
+    .unwrap()
+        + 60_000;
+    let request = |id: &str| json!({ "id": id, "value": 12.5, "expires": expires }).to_string();
+    site.broker.publish("busbar/site-7/m1/i/set", request("not writable"), 1, false);
+    site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);
+    let (number, event) = site.rig.event(|event| matches!(event, Event::Command(_)));
+    let Event::Command(command) = event else { panic!("{event:?}") };
+    assert_eq!((command.point, command.action, &command.value), (1, Action::Operate, &json!(12.5)));
+    assert_eq!(command.expires_ns, expires * 1_000_000);
+    site.rig.answer(&instance, number, AnswerTo::Command(Answer::stage(Stage::Accepted)));
+    site.rig.answer(&instance, number, AnswerTo::Command(Answer::stage(Stage::Finished)));
+    let mut results = Vec::new();
+    let mut expect = |site: &mut Site, id: &str, result: &str, reason: &str| {
+        while results.is_empty() {
+            let message = site.received();
+            if message.topic.ends_with("/result") {
+                assert_eq!(message.topic, "busbar/site-7/m1/u/set/result");
+                assert!(!message.retain);
+                results.push(serde_json::from_slice::<Json>(&message.payload).unwrap());
+            }
+        }
+        let found = results.remove(0);
+        let reason = if reason.is_empty() { Json::Null } else { json!(reason) };
+        assert_eq!((&found["id"], &found["result"], &found["reason"]), (&json!(id), &json!(result), &reason));
+    };
+    expect(&mut site, "a", "accepted", "");
+    expect(&mut site, "a", "finished", "");
+
+    site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);
+    expect(&mut site, "a", "refused", "repeated");
+    site.broker.publish(
+        "busbar/site-7/m1/u/set",
+        json!({ "id": "b", "value": 1, "expires": 1 }).to_string(),
+        1,
+        false,
+    );
+    expect(&mut site, "b", "refused", "expired");
+    site.broker.publish("busbar/site-7/m1/u/set", request("c"), 1, false);
+    let (number, _) = site.rig.event(|event| matches!(event, Event::Command(_)));
+    site.rig.answer(&instance, number, AnswerTo::Command(Answer::refused(Reason::LockedOut, "locked")));
+    expect(&mut site, "c", "refused", "locked_out");
+
+    // The id stays used over a reconnect, and what the broker stored is not executed.
+    site.broker.publish("busbar/site-7/m1/u/set", request("stored"), 1, true);
+    site.rig.event(|event| matches!(event, Event::Command(_)));
+    site.broker.cut();
+    site.down();
+    site.rig.done(&instance, &Request::Connect(FAR_SIDE));
+    expect(&mut site, "stored", "refused", "retained");
+    site.broker.publish("busbar/site-7/m1/u/set", request("c"), 1, false);
+    expect(&mut site, "c", "refused", "repeated");
+    site.rig.stop(&instance);
+    let commands =
+        site.rig.leftovers().into_iter().filter(|said| matches!(said, Said::Event(_, _, Event::Command(_))));
+    assert_eq!(commands.count(), 0, "nothing else reached the host");
+    site.end();
+}
+
+#[test]
+fn a_second_client_with_the_same_id_is_named() {
+    for (version, rounds) in [("3.1.1", 3), ("5", 1)] {
+        let mut site = Site::new();
+        let settings = json!({ "version": version, "client_id": "twin" });
+        let instance = site.connected(settings, two_devices());
+        for round in 0..rounds {
+            if round > 0 {
+                site.rig.done(&instance, &Request::Connect(FAR_SIDE));
+            }
+            let address = site.broker.address();
+            let options = busbar_mqtt::Options::new(
+                busbar_mqtt::Url { host: address.ip().to_string(), port: address.port(), tls: false },
+                "twin",
+            );
+            let twin = busbar_mqtt::Session::<u32>::connect(&options, LONG);
+            drop(site.runtime.block_on(twin).unwrap());
+            site.down();
+        }
+        let (_, event) = site.rig.event(|event| matches!(event, Event::Fault(_)));
+        let Event::Fault(fault) = event else { panic!("{event:?}") };
+        assert_eq!(fault.code, "take_over");
+        assert!(fault.text.contains("twin"), "{}", fault.text);
+        site.rig.stop(&instance);
+        site.end();
+    }
+}
+
+#[test]
+fn refusals_of_the_broker_are_named_and_a_list_of_brokers_is_tried() {
+    let mut site = Site::new();
+    let instance = site.open(json!({ "username": "u", "password": "hunter2" }));
+    site.rig
+        .done(&instance, &Request::Points(Points { replace: true, points: two_devices(), removed: vec![] }));
+    site.broker.play(Script { refuse: Some(4), ..Script::default() });
+    let failure = site.rig.failed(&instance, &Request::Connect(FAR_SIDE));
+    assert!(failure.text.contains("wrong user name or password"), "{failure:?}");
+    assert!(!failure.text.contains("hunter2"));
+    site.broker.play(Script::default());
+    site.rig.stop(&instance);
+
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let urls = json!([format!("mqtt://{dead}"), format!("mqtt://{}", site.broker.address())]);
+    let instance = site.connected(json!({ "url": urls, "prefer": "last-good" }), two_devices());
+    site.rig.done(&instance, &Request::Probe(FAR_SIDE));
+    site.rig.stop(&instance);
+    site.end();
+}
+
+#[test]
+fn history_and_backlog_are_marked_and_never_retained() {
+    let mut site = Site::new();
+    let instance = site.connected(json!({ "retain": true }), two_devices());
+    let mut samples = Samples::default();
+    samples.push(1, TS, &Value::Int(1), Quality::GOOD, Flags::new(Cause::History, 0));
+    instance.deliver(delivery(1, 0, 0, samples));
+    let mut samples = Samples::default();
+    samples.push(1, TS, &Value::Int(2), Quality::GOOD, Flags::new(Cause::Poll, 0));
+    instance.deliver(delivery(2, 0, batch::REPLAY, samples));
+    for (value, mark) in [(1, "history"), (2, "replayed")] {
+        let text =
+            format!(r#"{{"ts":1767225600123,"value":{value},"quality":"good","unit":"V","{mark}":true}}"#);
+        assert!(!site.expect("busbar/site-7/m1/u", &text).retain);
+    }
+    site.rig.stop(&instance);
+    site.end();
+}
+
+#[test]
+fn a_silent_broker_is_noticed() {
+    let mut site = Site::new();
+    let instance = site.connected(json!({ "ack_timeout": "200ms" }), two_devices());
+    site.broker.play(Script { withhold_acks: true, ..Script::default() });
+    let mut samples = Samples::default();
+    sample(&mut samples, 1, &Value::Int(1));
+    instance.deliver(delivery(1, 0, 0, samples));
+    let reason = site.down();
+    assert!(reason.contains("fell silent"), "{reason}");
+    site.rig.stop(&instance);
+    site.end();
+}
+
+/// A delivery waits for room no longer than the SDK allows, and the connection ends in order even then.
+#[test]
+fn a_stop_while_the_broker_acknowledges_nothing() {
+    let mut site = Site::new();
+    let instance = site.connected(json!({}), two_devices());
+    site.broker.play(Script { withhold_acks: true, ..Script::default() });
+    let mut samples = Samples::default();
+    (0..3000).for_each(|value| sample(&mut samples, 1, &Value::Int(value)));
+    instance.deliver(delivery(1, 0, 0, samples));
+    let started = std::time::Instant::now();
+    instance.stop(Duration::from_secs(1));
+    site.rig.wait(|said| matches!(said, Said::Event(_, 0, Event::Stopped)));
+    assert!(started.elapsed() < LONG);
+    site.end();
+}
