@@ -300,6 +300,30 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_is_good_and_stands_in_the_readme() {
+        const SAMPLE: &str = include_str!("../sample.toml");
+        let readme = include_str!("../README.md");
+        assert!(readme.contains(&format!("```toml\n{SAMPLE}```\n")), "README.md and sample.toml differ");
+        let sample: Json = toml::from_str(SAMPLE).unwrap();
+        let sinks = sample["sink"].as_array().unwrap();
+        assert_eq!(sinks.len(), 3);
+        for sink in sinks {
+            let map = sink.get("map").map_or(vec![], |map| map.as_array().unwrap().clone());
+            let routed = ["meter-01/voltage_l1", "meter-01/current_l1", "pump-01/running"];
+            assert_eq!(run(sink["settings"].clone(), map, &routed), [], "{}", sink["name"]);
+        }
+    }
+
+    #[test]
+    fn every_setting_is_in_the_readme() {
+        let readme = include_str!("../README.md");
+        let schema = serde_json::to_value(schemars::schema_for!(Settings)).unwrap();
+        for key in schema["properties"].as_object().unwrap().keys() {
+            assert!(readme.contains(&format!("`{key}`")), "{key} is missing in README.md");
+        }
+    }
+
+    #[test]
     fn all_problems_at_once() {
         let settings = json!({
             "url": ["mqtt://b", "tcp://b"], "format": "ems", "topic": "a/{poin}", "topic_status": "a//b", "qos": 0,
