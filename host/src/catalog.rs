@@ -76,16 +76,21 @@ impl Catalog {
 
     /// Probes the plugins of `configured`, several at the same time.
     pub fn examine_all(&self, configured: &[model::Plugin]) {
-        let mut queue: Vec<&model::Plugin> = configured.iter().collect();
-        while !queue.is_empty() {
-            let rest = queue.split_off(queue.len().min(PARALLEL));
-            std::thread::scope(|scope| {
-                for plugin in queue {
-                    scope.spawn(|| self.examine(plugin.kind, &plugin.name).map(drop));
-                }
-            });
-            queue = rest;
-        }
+        self.examine_in_parallel(configured.iter().map(|plugin| (plugin.kind, plugin.name.as_str())));
+    }
+
+    fn examine_in_parallel<'a>(&self, plugins: impl Iterator<Item = (PluginKind, &'a str)> + Send) {
+        let queue = Mutex::new(plugins);
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        std::thread::scope(|scope| {
+            for _ in 0..PARALLEL {
+                scope.spawn(|| {
+                    while let Some((kind, name)) = next() {
+                        self.examine(kind, name);
+                    }
+                });
+            }
+        });
     }
 
     /// What each plugin of a site came to, in its order. The probe children end.
@@ -102,9 +107,7 @@ impl Catalog {
     /// One report per plugin, configured or not. The probe children end.
     #[must_use]
     pub fn reports(self, configured: &[model::Plugin]) -> Vec<Report> {
-        for entry in self.entries.values() {
-            self.examine(entry.kind, &entry.name);
-        }
+        self.examine_in_parallel(self.entries.values().map(|entry| (entry.kind, entry.name.as_str())));
         self.entries
             .into_values()
             .map(|entry| {

@@ -217,11 +217,11 @@ async fn command(
 }
 
 async fn lock(State(app): Shared, request: Request) -> Response {
-    run(&app, Call::Lock, origin(&request)).await
+    run(&app, Call::Lock {}, origin(&request)).await
 }
 
 async fn unlock(State(app): Shared, request: Request) -> Response {
-    run(&app, Call::Unlock, origin(&request)).await
+    run(&app, Call::Unlock {}, origin(&request)).await
 }
 
 fn origin(request: &Request) -> Origin {

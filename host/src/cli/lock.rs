@@ -9,7 +9,7 @@ use crate::control::protocol::Call;
 
 pub(super) fn run(context: &Context, lock: bool) -> Outcome {
     let mut access = Access::open(context, &[], Duration::ZERO)?;
-    let answer = access.call(if lock { Call::Lock } else { Call::Unlock }, |_| {});
+    let answer = access.call(if lock { Call::Lock {} } else { Call::Unlock {} }, |_| {});
     access.close()?;
     answer?;
     let state = if lock { "locked" } else { "enabled" };

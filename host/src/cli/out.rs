@@ -6,17 +6,17 @@ use serde_json::Value as Json;
 
 /// Standard output of one command. A reader that goes away (`| head`) is no error.
 #[derive(Debug, Clone, Copy)]
-pub struct Out {
+pub(super) struct Out {
     /// `--json`.
-    pub json: bool,
+    pub(super) json: bool,
     /// Standard output is a terminal that wants colours.
-    pub colour: bool,
+    pub(super) colour: bool,
 }
 
 /// How a cell is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "usual names")]
-pub enum Tone {
+pub(super) enum Tone {
     Plain,
     Good,
     Doubtful,
@@ -37,7 +37,7 @@ impl Tone {
 
     /// Of a quality text.
     #[must_use]
-    pub fn of_quality(quality: &str) -> Self {
+    pub(super) fn of_quality(quality: &str) -> Self {
         match quality.split('|').next() {
             Some("good") => Self::Good,
             Some("questionable") => Self::Doubtful,
@@ -47,7 +47,7 @@ impl Tone {
 
     /// Of a state word of a device, plugin or sink.
     #[must_use]
-    pub fn of_state(state: &str) -> Self {
+    pub(super) fn of_state(state: &str) -> Self {
         match state {
             "online" | "running" => Self::Good,
             "failed" | "lost" => Self::Bad,
@@ -59,7 +59,7 @@ impl Tone {
 
 /// One cell of a table.
 #[derive(Debug, Clone)]
-pub struct Cell(pub String, pub Tone);
+pub(super) struct Cell(pub(super) String, pub(super) Tone);
 
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
@@ -70,24 +70,24 @@ impl<T: Into<String>> From<T> for Cell {
 impl Out {
     /// For this process.
     #[must_use]
-    pub fn new(json: bool) -> Self {
+    pub(super) fn new(json: bool) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { json, colour: wanted && io::stdout().is_terminal() }
     }
 
     /// One line.
-    pub fn line(&self, text: &str) {
+    pub(super) fn line(&self, text: &str) {
         let _ = writeln!(io::stdout().lock(), "{text}");
     }
 
     /// Text that ends with its own line break.
-    pub fn text(&self, text: &str) {
+    pub(super) fn text(&self, text: &str) {
         let mut out = io::stdout().lock();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
     /// One JSON document, indented on a terminal.
-    pub fn document(&self, document: &Json) {
+    pub(super) fn document(&self, document: &Json) {
         let mut out = io::stdout().lock();
         let written = if io::stdout().is_terminal() {
             serde_json::to_writer_pretty(&mut out, document)
@@ -98,14 +98,14 @@ impl Out {
     }
 
     /// An aligned table.
-    pub fn table(&self, head: &[&str], rows: &[Vec<Cell>]) {
+    pub(super) fn table(&self, head: &[&str], rows: &[Vec<Cell>]) {
         self.text(&table(head, rows, self.colour));
     }
 }
 
 /// An aligned table as text; columns without any content are left out.
 #[must_use]
-pub fn table(head: &[&str], rows: &[Vec<Cell>], colour: bool) -> String {
+pub(super) fn table(head: &[&str], rows: &[Vec<Cell>], colour: bool) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.0.chars().count()).max();
         let title = head.get(column).map_or(0, |title| title.chars().count());
@@ -137,7 +137,7 @@ pub fn table(head: &[&str], rows: &[Vec<Cell>], colour: bool) -> String {
 
 /// Names and texts come from devices too: control characters must not reach the terminal.
 #[must_use]
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

@@ -45,7 +45,7 @@ pub(super) fn run(context: &Context) -> Outcome {
 
 fn of_running_host(data_dir: &std::path::Path) -> Option<Vec<Json>> {
     let mut client = Client::connect(data_dir).ok()?;
-    client.send(&Call::Plugins).ok()?;
+    client.send(&Call::Plugins {}).ok()?;
     match client.receive().ok()? {
         Line::Rows { rows } => Some(rows),
         _ => None,

@@ -1,5 +1,7 @@
 //! What travels over the control socket: one JSON object per line, bounded, in both directions.
 //!
+//! Calls without arguments are written as empty structs, because serde checks unknown fields only there.
+//!
 //! The client sends a [`Call`]; the server answers with [`Line`]s, the last of which is Rows, Readings, Done, Failed, or a
 //! last stage of a command. Then the next call may follow on the same connection.
 
@@ -50,9 +52,9 @@ pub enum Call {
         deadline_ms: u64,
     },
     /// Refuse all commands.
-    Lock,
+    Lock {},
     /// Let commands pass again.
-    Unlock,
+    Unlock {},
     /// Block a point.
     Block {
         /// `device/point`.
@@ -91,11 +93,11 @@ pub enum Call {
         device: Option<String>,
     },
     /// States of devices.
-    Devices,
+    Devices {},
     /// States of plugins.
-    Plugins,
+    Plugins {},
     /// States of sinks.
-    Sinks,
+    Sinks {},
 }
 
 /// What the server answers.
@@ -173,7 +175,7 @@ mod tests {
         assert_eq!(call, expected);
         assert!(serde_json::from_str::<Call>(r#"{"call":"lock","x":1}"#).is_err());
         assert!(serde_json::from_str::<Call>(r#"{"call":"format_disk"}"#).is_err());
-        assert_eq!(serde_json::to_string(&Call::Lock).unwrap(), r#"{"call":"lock"}"#);
+        assert_eq!(serde_json::to_string(&Call::Lock {}).unwrap(), r#"{"call":"lock"}"#);
     }
 
     #[test]

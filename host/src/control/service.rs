@@ -92,9 +92,9 @@ async fn rows_of(core: &CoreHandle, call: &Call) -> Option<Line> {
             let device = device.clone();
             core.query(move |core, _| rows::points(core, device.as_deref(), true)).await
         }
-        Call::Devices => core.query(|core, _| rows::devices(core)).await,
-        Call::Sinks => core.query(|core, _| rows::sinks(core)).await,
-        Call::Plugins => {
+        Call::Devices {} => core.query(|core, _| rows::devices(core)).await,
+        Call::Sinks {} => core.query(|core, _| rows::sinks(core)).await,
+        Call::Plugins {} => {
             let facts = core.plugin_facts();
             core.query(move |core, _| rows::plugins(core, &facts)).await
         }
@@ -136,14 +136,14 @@ fn ask(call: Call, origin: Origin) -> Option<Ask> {
         Call::Browse { device, arguments, deadline_ms } => {
             Ask::Browse { device, arguments, deadline_ms: bounded(deadline_ms) }
         }
-        Call::Lock => Ask::Lock(origin),
-        Call::Unlock => Ask::Unlock(origin),
+        Call::Lock {} => Ask::Lock(origin),
+        Call::Unlock {} => Ask::Unlock(origin),
         Call::Block { point } => Ask::Block(point, origin),
         Call::Unblock { point } => Ask::Unblock(point, origin),
         Call::Substitute { point, value } => Ask::Substitute(point, value, origin),
         Call::Maintenance { device, on } => Ask::Maintenance(device, on, origin),
         Call::FrameLog { device, on } => Ask::FrameLog(device, on),
-        Call::Points { .. } | Call::Devices | Call::Plugins | Call::Sinks => return None,
+        Call::Points { .. } | Call::Devices {} | Call::Plugins {} | Call::Sinks {} => return None,
     })
 }
 

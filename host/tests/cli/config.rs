@@ -69,7 +69,12 @@ fn the_schema_is_json_and_knows_the_plugins() {
 fn plugins_are_shown_before_and_beside_a_running_host() {
     let site = Site::new("", &fake_device(POINTS));
     let find = |rows: &serde_json::Value| {
-        rows.as_array().unwrap().iter().find(|row| row["name"] == "fake" && row["kind"] == "driver").cloned().unwrap()
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["name"] == "fake" && row["kind"] == "driver")
+            .cloned()
+            .unwrap()
     };
     let before = find(&site.busbar(&["plugins", "--json"]).expect(0).json());
     assert_eq!((&before["state"], &before["isolation"]), (&"ok".into(), &"in-process".into()));
@@ -88,7 +93,10 @@ fn plugin_check_tells_a_plugin_from_other_files() {
     let site = Site::new("", "");
     let file = plugin_dir().join("libbusbar_driver_fake.so");
     let good = site.busbar(&["plugin", "check", file.to_str().unwrap(), "--json"]).expect(0).json();
-    assert_eq!((&good["name"], &good["kind"], &good["state"]), (&"fake".into(), &"driver".into(), &"ok".into()));
+    assert_eq!(
+        (&good["name"], &good["kind"], &good["state"]),
+        (&"fake".into(), &"driver".into(), &"ok".into())
+    );
     std::fs::write(site.dir.path().join("text.so"), "not a plugin").unwrap();
     let bad = site.busbar(&["plugin", "check", "text.so"]).expect(1);
     assert!(bad.err.contains("text.so") && bad.err.lines().count() == 1, "{bad:?}");

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{Done, POINTS, Site, fake_device};
+use crate::common::{Done, POINTS, Site, fake_device, quality, until};
 
 fn site() -> Site {
     let refused = "  { name = \"gone\", address = \"refused\" },";
@@ -25,8 +25,8 @@ fn read_one_point_or_the_device() {
         let rows = site.busbar(&["read", "m/fixed", "--json"]).expect(0).json();
         assert_eq!(rows.as_array().unwrap().len(), 1);
         assert_eq!(
-            (&rows[0]["point"], &rows[0]["value"], &rows[0]["unit"], &rows[0]["quality"]),
-            (&json!("m/fixed"), &json!(231.4), &json!("V"), &json!("good"))
+            (&rows[0]["point"], &rows[0]["value"], &rows[0]["unit"], quality(&rows[0]).as_str()),
+            (&json!("m/fixed"), &json!(231.4), &json!("V"), "good")
         );
         // A point that the device refuses is shown, and a script notices.
         let all = site.busbar(&["read", "m"]).expect(2);
@@ -52,10 +52,16 @@ fn write_reaches_the_device_and_is_audited() {
     both(|site| {
         let written = site.busbar(&["write", "m/set", "25.5", "--yes", "--json"]).expect(0).json();
         assert_eq!((&written["point"], &written["stage"]), (&json!("m/set"), &json!("finished")));
-        let audit = site.audit();
-        assert!(audit.len() >= 2, "before the request and after the answer: {audit:?}");
-        let text = format!("{audit:?}");
-        assert!(text.contains("m/set") && text.contains("cli"), "{text}");
+        // The line of the request is there before it leaves; the line of the answer follows it.
+        let begin = &site.audit()[0];
+        assert_eq!(
+            (&begin["event"], &begin["point"], &begin["value"]),
+            (&json!("request"), &json!("m/set"), &json!(25.5))
+        );
+        assert_eq!(begin["origin"]["sink"], "cli", "{begin}");
+        until("the answer in the audit log", || {
+            site.audit().into_iter().find(|line| line["event"] == "answer" && line["stage"] == "finished")
+        });
     });
 }
 
@@ -118,7 +124,7 @@ fn browse_gives_points_to_paste() {
 
 #[test]
 fn a_device_that_does_not_answer_is_exit_code_two() {
-    let body = fake_device(POINTS).replace("browse = 3", "acts = { connect = \"fail:refused\" }");
+    let body = fake_device(POINTS).replace("browse = 3", "acts = { connect = \"session\" }");
     let site = Site::new("", &body);
     let done = site.busbar(&["read", "m", "--timeout", "5"]).expect(2);
     assert!(done.err.contains('m'), "{done:?}");

@@ -80,7 +80,8 @@ fn logs_are_json_when_asked() {
     let log = gateway.log();
     assert!(log.lines().count() >= 3, "{log}");
     for line in log.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let line: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
     }
 }

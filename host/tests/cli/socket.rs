@@ -28,7 +28,9 @@ fn nonsense_is_answered_and_the_connection_lives() {
     let mode = std::fs::metadata(site.data().join("busbar.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
     let mut client = connect(&site);
-    for nonsense in ["", "{}", "[]", "null", "{\"call\":\"explode\"}", "{\"call\":\"lock\",\"x\":1}", "\u{0}\u{7f}", "{"] {
+    for nonsense in
+        ["", "{}", "[]", "null", "{\"call\":\"explode\"}", "{\"call\":\"lock\",\"x\":1}", "\u{0}\u{7f}", "{"]
+    {
         client.get_mut().write_all(format!("{nonsense}\n").as_bytes()).unwrap();
         let line = answer(&mut client);
         assert_eq!((&line["line"], &line["usage"]), (&json!("failed"), &json!(true)), "{nonsense}: {line}");
@@ -106,7 +108,8 @@ fn unknown_names_and_wrong_values_are_the_callers_mistake() {
         let line = call(wrong.clone());
         assert_eq!((&line["line"], &line["usage"]), (&json!("failed"), &json!(true)), "{wrong}: {line}");
     }
-    let line = call(json!({ "call": "command", "point": "m/set", "action": "operate", "value": { "a": [1] } }));
+    let line =
+        call(json!({ "call": "command", "point": "m/set", "action": "operate", "value": { "a": [1] } }));
     assert_eq!(line["line"], "stage", "{line}");
     assert_eq!(line["answer"]["stage"], "refused", "{line}");
 }

@@ -238,7 +238,7 @@ fn moves(device: &Device) -> bool {
 
 fn is_lost(device: &Device) -> bool {
     device.status == "offline"
-        && device.points.iter().all(|(_, point)| point.as_ref().is_some_and(|point| point.quality == LOST))
+        && device.points.iter().all(|(_, point)| point.as_ref().is_some_and(|point| point.of_value() == LOST))
 }
 
 /// A value may have moved once more between the last look and the cut; what counts is that none is gone.
