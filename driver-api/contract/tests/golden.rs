@@ -1,13 +1,13 @@
 //! Every message of every release parses for ever, and encodes to what that release understood.
 //!
-//! `driver-api/golden/RELEASE-{requests,events,bodies}.json` are never edited after their release. A later release may
+//! `driver-api/golden/RELEASE-{requests,events,bodies,batches}.json` are never edited after their release. A later release may
 //! add keys when it encodes again; it may neither lose nor change one.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use busbar_contract::{
-    CheckInput, Describe, Endpoint, Event, Problem, Request,
+    CheckInput, Describe, Endpoint, Event, Kind, Problem, Quality, Request, Sample, Samples, batch,
     describe::{InitOptions, Open},
     op,
     value::{hex, unhex},
@@ -163,5 +163,60 @@ fn bodies_of_calls_parse_and_encode_again() {
         each::<InitOptions>(&release, "init_options", &golden);
         each::<Open>(&release, "open", &golden);
         each::<Describe>(&release, "describe", &golden);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct GoldenBatch {
+    name: String,
+    flags: u32,
+    /// 24 bytes each: `i64 ts, u64 bits, u32 point, u16 quality, u8 kind, u8 flags`, little-endian.
+    samples: Vec<String>,
+    blob: String,
+    values: Vec<Json>,
+    quality: Vec<String>,
+    cause: Vec<u8>,
+    times: Vec<(u32, i64)>,
+}
+
+fn sample(text: &str) -> Sample {
+    let bytes = unhex(text).unwrap();
+    assert_eq!(bytes.len(), size_of::<Sample>());
+    Sample {
+        ts_ns: i64::from_le_bytes(bytes[..8].try_into().unwrap()),
+        bits: u64::from_le_bytes(bytes[8..16].try_into().unwrap()),
+        point: u32::from_le_bytes(bytes[16..20].try_into().unwrap()),
+        quality: u16::from_le_bytes(bytes[20..22].try_into().unwrap()),
+        kind: bytes[22],
+        flags: bytes[23],
+    }
+}
+
+#[test]
+fn batches_keep_their_meaning() {
+    for (_, file) in golden("batches") {
+        let batches: Vec<GoldenBatch> = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        for golden in batches {
+            let name = golden.name;
+            let samples = golden.samples.iter().map(|text| sample(text)).collect();
+            let mut batch = Samples { samples, blob: unhex(&golden.blob).unwrap() };
+            let whole = batch.blob.clone();
+            if golden.flags & batch::TIMES != 0 {
+                assert_eq!(batch.take_times().unwrap(), golden.times, "{name}");
+            }
+            for (index, sample) in batch.samples.iter().enumerate() {
+                let value = batch.value(sample).unwrap();
+                assert_eq!(serde_json::to_value(&value).unwrap(), golden.values[index], "{name} {index}");
+                assert_eq!(Quality(sample.quality).to_string(), golden.quality[index], "{name} {index}");
+                assert_eq!(batch::cause(sample) as u8, golden.cause[index], "{name} {index}");
+                let mut blob = batch.blob[..batch.blob.len().min((sample.bits >> 32) as usize)].to_vec();
+                let step_mark = if sample.kind == Kind::Step as u8 { sample.bits & 0x100 } else { 0 };
+                assert_eq!(value.encode(&mut blob) | step_mark, sample.bits, "{name} {index} encodes again");
+            }
+            if !golden.times.is_empty() {
+                batch.append_times(&golden.times);
+                assert_eq!(batch.blob, whole, "{name}");
+            }
+        }
     }
 }
