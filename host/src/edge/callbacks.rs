@@ -49,7 +49,7 @@ impl HostCallbacks for Callbacks {
         let Push { id: request, token, flags, samples } = push;
         let input = Input::Push(input::Push { instance, request, token, flags, samples });
         match (self.inbox.put(room, input), pressure) {
-            (Err(Input::Push(input::Push { request: id, token, flags, samples, .. })), _) => {
+            (Some(Input::Push(input::Push { request: id, token, flags, samples, .. })), _) => {
                 Pushed::Refused(Push { id, token, flags, samples })
             }
             (_, Pressure::Free) => Pushed::Accepted,
@@ -61,7 +61,7 @@ impl HostCallbacks for Callbacks {
         let Some((room, pressure)) = self.inbox.reserve(self.plugin, instance, weight(&arrival)) else {
             return Admission::Refused;
         };
-        if self.inbox.put(room, self.input(instance, request, arrival)).is_err() {
+        if self.inbox.put(room, self.input(instance, request, arrival)).is_some() {
             return Admission::Refused;
         }
         match pressure {

@@ -16,7 +16,7 @@ use std::{
 
 use busbar_contract::{Event, Request, describe::Open};
 use busbar_core::{Core, Input, Output};
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::Receiver;
 
 use super::{
     clock::{CLOCK_CHECK, Clock, synchronised},
@@ -95,11 +95,8 @@ impl CoreThread {
         let wake = self.core.next_wake().and_then(|ns| self.clock.instant(ns));
         let until = wake.unwrap_or(self.next_clock_check).min(self.next_clock_check);
         let until = self.stop_at.map_or(until, |deadline| until.min(deadline));
-        match self.queue.recv_deadline(until) {
-            Ok(item) => Some(item),
-            // The inbox is held by this thread too, so its senders never all go away.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        // The inbox is held by this thread too, so its senders never all go away: an error is the time-out.
+        self.queue.recv_deadline(until).ok()
     }
 
     fn take_all(&mut self, first: Option<Item>) {

@@ -179,7 +179,10 @@ mod tests {
     fn a_hanging_disk_is_an_outcome_not_a_wait() {
         let dir = tempfile::tempdir().unwrap();
         let (gate, open) = sync_channel::<()>(0);
-        let disk = Disk::start(dir.path(), move |_| drop(open.recv())).unwrap();
+        let disk = Disk::start(dir.path(), move |_| {
+            let _ = open.recv();
+        })
+        .unwrap();
         let refused = (1..).find_map(|audit| disk.submit(Job::Audit { audit, line: json!({}) }));
         assert!(matches!(refused, Some(Input::Audited { error, .. }) if error.contains("queue is full")));
         drop(gate);

@@ -104,7 +104,9 @@ impl CoreHandle {
         let look = Box::new(move |core: &Core, now| {
             let _ = sender.send(look(core, now));
         });
-        self.inbox.try_send(Item::Query(look)).map_err(|_| NotAnswered)?;
+        if self.inbox.try_send(Item::Query(look)).is_some() {
+            return Err(NotAnswered);
+        }
         answer.recv_timeout(ANSWER_TIME).map_err(|_| NotAnswered)
     }
 
@@ -117,14 +119,18 @@ impl CoreHandle {
             // The one who asked may have given up.
             let _ = sender.send(look(core, now));
         });
-        self.inbox.try_send(Item::Query(look)).map_err(|_| NotAnswered)?;
+        if self.inbox.try_send(Item::Query(look)).is_some() {
+            return Err(NotAnswered);
+        }
         Ok(answer)
     }
 
     /// Sends a request of an operator.
     pub fn ask(&self, ask: Ask) -> Result<Replies, NotAnswered> {
         let (replies, answers) = mpsc::channel(MAX_UNREAD);
-        self.inbox.try_send(Item::Ask(Asked { ask, replies })).map_err(|_| NotAnswered)?;
+        if self.inbox.try_send(Item::Ask(Asked { ask, replies })).is_some() {
+            return Err(NotAnswered);
+        }
         Ok(Replies(answers))
     }
 

@@ -38,6 +38,9 @@ const CONGESTED_PART: usize = 4;
 /// Bytes counted for an item beside its samples and texts.
 pub(crate) const ITEM_BYTES: usize = 64;
 
+/// A look at the core between two steps.
+pub(crate) type Look = Box<dyn FnOnce(&Core, Now) + Send>;
+
 /// Something for the core thread.
 pub(crate) enum Item {
     /// From a plugin; gives back its room when taken.
@@ -47,7 +50,7 @@ pub(crate) enum Item {
     /// A request of an operator, with the way back.
     Ask(Asked),
     /// Looks at the core between two steps.
-    Query(Box<dyn FnOnce(&Core, Now) + Send>),
+    Query(Look),
     /// About plugins and instances.
     News(News),
 }
@@ -118,16 +121,16 @@ impl Inbox {
     }
 
     /// Queues what has room. Given back when the core thread is gone, or in the rare race for the last places.
-    pub(crate) fn put(&self, room: Room, input: Input) -> Result<(), Input> {
+    pub(crate) fn put(&self, room: Room, input: Input) -> Option<Input> {
         match self.try_send(Item::Plugin(room, input)) {
-            Err(Item::Plugin(_, input)) => Err(input),
-            _ => Ok(()),
+            Some(Item::Plugin(_, input)) => Some(input),
+            _ => None,
         }
     }
 
     /// Queues an item of the host; gives it back when there is no room.
-    pub(crate) fn try_send(&self, item: Item) -> Result<(), Item> {
-        self.items.try_send(item).map_err(crossbeam_channel::TrySendError::into_inner)
+    pub(crate) fn try_send(&self, item: Item) -> Option<Item> {
+        self.items.try_send(item).err().map(crossbeam_channel::TrySendError::into_inner)
     }
 
     /// Queues an item of the host and waits for room. Not for the core thread itself.
@@ -167,7 +170,7 @@ mod tests {
             .take_while(|_| match inbox.reserve(0, 7, 0) {
                 Some((room, pressure)) => {
                     congested += usize::from(pressure == Pressure::Congested);
-                    inbox.put(room, Input::Tick).is_ok()
+                    inbox.put(room, Input::Tick).is_none()
                 }
                 None => false,
             })
@@ -206,12 +209,12 @@ mod tests {
         let mut instance = 1;
         loop {
             match inbox.reserve(0, instance, 0) {
-                Some((room, _)) => assert!(inbox.put(room, Input::Tick).is_ok()),
+                Some((room, _)) => assert!(inbox.put(room, Input::Tick).is_none()),
                 None if inbox.depth() >= ITEMS - RESERVED => break,
                 None => instance += 1,
             }
         }
-        assert!(inbox.try_send(Item::Host(Input::Tick)).is_ok());
+        assert!(inbox.try_send(Item::Host(Input::Tick)).is_none());
         assert_eq!(queue.len(), ITEMS - RESERVED + 1);
     }
 }

@@ -48,7 +48,7 @@ impl Instances {
 
     /// Carries out Submit, Deliver and Stop. What was not taken comes back as an input.
     pub(crate) fn send(&mut self, output: Output) -> Option<Input> {
-        let Some(instance) = target(&output) else { return None };
+        let instance = target(&output)?;
         match self.entries.get_mut(&instance).map(|entry| &mut entry.state) {
             Some(State::Open(handle)) => carry(handle, output),
             Some(State::Opening(early)) if early.len() < MAX_EARLY => {

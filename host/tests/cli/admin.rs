@@ -54,7 +54,7 @@ fn metrics_are_well_formed() {
     let _gateway = site.start();
     let text = until("a poll to be counted", || {
         let (_, text) = site.http("GET", "/metrics", None, "").ok()?;
-        text.contains("busbar_poll_duration_seconds_bucket{device=\"m\"").then_some(text)
+        text.contains("busbar_poll_duration_seconds_bucket{plugin=\"fake\"").then_some(text)
     });
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').unwrap();

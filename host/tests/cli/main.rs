@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "the whole binary is tests; clippy allows it only inside functions marked as such"
 )]
 

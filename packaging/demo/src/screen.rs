@@ -5,7 +5,7 @@
 )]
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fmt::Write as _,
     io::{self, Write as _},
     time::{Duration, Instant},
@@ -164,18 +164,24 @@ fn shown(point: &Point) -> String {
 fn lines(at: Duration, image: &Image) -> String {
     image.devices.iter().fold(String::new(), |mut text, device| {
         let _ = write!(text, "{:6.1} s  {:<9} {:<8}", at.as_secs_f64(), device.name, device.status);
-        for (name, point) in device.points.iter().take(POINTS_PER_LINE) {
-            match point {
-                None => {
-                    let _ = write!(text, "  {name} ...");
-                }
+        let shown_points = || device.points.iter().take(POINTS_PER_LINE);
+        let qualities: BTreeSet<&str> = shown_points()
+            .filter_map(|(_, point)| point.as_ref())
+            .map(|point| point.quality.as_str())
+            .collect();
+        // One quality for all stands at the end; otherwise each point has its own.
+        let common = (qualities.len() == 1).then(|| qualities.first().copied().unwrap_or_default());
+        for (name, point) in shown_points() {
+            let _ = match point {
+                None => write!(text, "  {name} ..."),
                 Some(point) => {
-                    let quality = if point.is_good() { "" } else { point.quality.as_str() };
-                    let (value, unit) = (shown(point), &point.unit);
-                    let _ = write!(text, "  {name}={value} {unit} {quality}");
+                    let quality = if common.is_some() { "" } else { point.quality.as_str() };
+                    let shown = format!("{} {} {quality}", shown(point), point.unit);
+                    write!(text, "  {name}={}", shown.trim_end())
                 }
-            }
+            };
         }
+        let _ = writeln!(text, "  {}", common.unwrap_or_default());
         text.truncate(text.trim_end().len());
         text.push('\n');
         text
@@ -200,6 +206,9 @@ mod tests {
         device.points.push(("p".into(), None));
         let image = Image { devices: vec![device], ..Image::default() };
         let text = lines(Duration::from_millis(1500), &image);
-        assert_eq!(text, "   1.5 s  meter-01  online    u=231.46    run=true  invalid|comm_lost  p ...\n");
+        assert_eq!(
+            text,
+            "   1.5 s  meter-01  online    u=231.46  good  run=true  invalid|comm_lost  p ...\n"
+        );
     }
 }
