@@ -22,14 +22,16 @@ impl Random {
     }
 }
 
-fn simulator() -> Simulator {
+/// `latest`: how late an answer may be.
+fn simulator(latest: Duration) -> Simulator {
     let values: Vec<u16> = (0..2_000).collect();
-    // One request in four is answered after up to four time-outs.
-    let react = |query: &Query| {
+    // One request in four is answered late, or nearly so.
+    let latest = u64::try_from(latest.as_micros()).unwrap();
+    let react = move |query: &Query| {
         let mut random = Random(query.number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         random.below(7);
         if query.function != 8 && random.below(4) == 0 {
-            Reaction::After(TIMEOUT / 2 + Duration::from_micros(random.below(40_000)))
+            Reaction::After(TIMEOUT / 2 + Duration::from_micros(random.below(latest)))
         } else {
             Reaction::Answer
         }
@@ -55,13 +57,13 @@ async fn never_another_register(connect: Box<dyn Connect>, carrier: Carrier) {
             Err(_) => silent += 1,
         }
     }
-    assert!(good > READS / 4, "only {good} reads were answered");
+    assert!(good > READS / 10, "only {good} reads were answered");
     assert!(silent > 0 || session.counters().timeouts > 0, "no answer was late: nothing was shown");
 }
 
 #[tokio::test]
 async fn on_tcp() {
-    let simulator = simulator();
+    let simulator = simulator(TIMEOUT * 4);
     let address = simulator.bind_tcp("127.0.0.1:0").await.unwrap();
     let hosts =
         TcpHosts::new(vec!["127.0.0.1".into()], address.port(), Prefer::First, Duration::from_secs(5));
@@ -70,7 +72,7 @@ async fn on_tcp() {
 
 #[tokio::test]
 async fn on_rtu_over_tcp() {
-    let simulator = simulator();
+    let simulator = simulator(TIMEOUT * 4);
     let address = simulator.bind_rtu_over_tcp("127.0.0.1:0").await.unwrap();
     let hosts =
         TcpHosts::new(vec!["127.0.0.1".into()], address.port(), Prefer::First, Duration::from_secs(5));
@@ -79,7 +81,8 @@ async fn on_rtu_over_tcp() {
 
 #[tokio::test(start_paused = true)]
 async fn on_a_serial_line() {
-    let simulator = simulator();
+    // Later than any silence the session could wait for.
+    let simulator = simulator(TIMEOUT * 200);
     let (near, far) = tokio::io::duplex(4096);
     simulator.serve_rtu(far);
     never_another_register(Box::new(Once::new(near)), Carrier::Serial).await;
