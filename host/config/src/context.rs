@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     rc::Rc,
 };
 
@@ -24,6 +24,9 @@ pub const MAX_POINTS: usize = 1_000_000;
 /// Most points of one device.
 pub const MAX_POINTS_PER_DEVICE: usize = 100_000;
 
+/// Most blocks of one device; each is a pattern over all its points.
+pub const MAX_BLOCKS_PER_DEVICE: usize = 1_000;
+
 pub(crate) struct Context<'a> {
     pub(crate) sources: RefCell<Sources>,
     pub(crate) problems: Problems,
@@ -36,8 +39,11 @@ pub(crate) struct Context<'a> {
     pub(crate) references: RefCell<BTreeMap<String, String>>,
     /// Points so far, against [`MAX_POINTS`].
     pub(crate) points: Cell<usize>,
-    /// A reference could not be followed, so CHECK would complain about a consequence.
-    pub(crate) lost_references: Cell<usize>,
+    /// Values that could not be made (a reference or a variable leads nowhere): CHECK would complain about a
+    /// consequence.
+    pub(crate) lost: Cell<usize>,
+    /// Places of those values: what a schema says about them is a consequence too.
+    lost_places: RefCell<HashSet<Pos>>,
     resolved: RefCell<HashMap<Rc<str>, Option<Rc<str>>>>,
     reported_absent: RefCell<BTreeSet<(String, &'static str)>>,
 }
@@ -53,7 +59,8 @@ impl<'a> Context<'a> {
             masked: RefCell::default(),
             references: RefCell::default(),
             points: Cell::new(0),
-            lost_references: Cell::new(0),
+            lost: Cell::new(0),
+            lost_places: RefCell::default(),
             resolved: RefCell::default(),
             reported_absent: RefCell::default(),
         }
@@ -68,21 +75,34 @@ impl<'a> Context<'a> {
         }
         if secret::is_secret(raw) {
             self.references.borrow_mut().insert(path.to_string(), raw.to_string());
-            self.sources.borrow_mut().hide(node.pos);
         }
         if let Some(known) = self.resolved.borrow().get(raw) {
+            if known.is_none() {
+                self.lose(node.pos);
+            }
             return known.as_ref().map(|text| Cow::Owned(text.to_string()));
         }
         let result = match self.vault.resolve(raw) {
             Ok(text) => Some(text),
             Err((expected, found, help)) => {
                 self.problems.error(Some(node.pos), path, expected, found).help(help);
-                self.lost_references.set(self.lost_references.get() + 1);
+                self.lose(node.pos);
                 None
             }
         };
         self.resolved.borrow_mut().insert(raw.clone(), result.as_deref().map(Rc::from));
         result.map(Cow::Owned)
+    }
+
+    /// Notes a value that could not be made.
+    pub(crate) fn lose(&self, pos: Pos) {
+        self.lost.set(self.lost.get() + 1);
+        self.lost_places.borrow_mut().insert(pos);
+    }
+
+    /// The value at this place could not be made.
+    pub(crate) fn is_lost(&self, pos: Pos) -> bool {
+        self.lost_places.borrow().contains(&pos)
     }
 
     /// A value for `found`, without secrets.

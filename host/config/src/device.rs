@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::{
     block,
-    context::{Context, MAX_POINTS, MAX_POINTS_PER_DEVICE},
+    context::{Context, MAX_BLOCKS_PER_DEVICE, MAX_POINTS, MAX_POINTS_PER_DEVICE},
     document::Document,
     form::{self, Form},
     host::Reader,
@@ -71,7 +71,8 @@ impl<'a> Builder<'a, '_> {
             let Some(made) = self.one(index, node) else { continue };
             if let Some(first) = seen.get(&made.model.name) {
                 let found = format!("{:?}, first at {}", made.model.name, self.cx.place(*first));
-                self.cx.problems.error(Some(made.pos), "device", "a name that comes once", found);
+                let key = format!("device[{}].name", made.model.name);
+                self.cx.problems.error(Some(made.pos), key, "a name that comes once", found);
                 continue;
             }
             seen.insert(made.model.name.clone(), made.pos);
@@ -154,7 +155,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
         templates: &[Rc<Template>],
     ) -> Option<Made> {
         let cx = self.builder.cx;
-        let lost = cx.lost_references.get();
+        let lost = cx.lost.get();
         let parts = self.split();
         let (connection, connection_sound) = self.connection();
         let read = Reader { cx, path: &self.path, table: self.merged };
@@ -186,7 +187,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
             sources.push(PointSource { sink_keys: draft.sink_keys, interlock: draft.interlock });
         }
         model.blocks = block::build(cx, &self.path, blocks, &model.points);
-        if let (Some(plugin), true) = (self.plugin, lost == cx.lost_references.get()) {
+        if let (Some(plugin), true) = (self.plugin, lost == cx.lost.get()) {
             self.check(plugin, &model, &nodes, &parts.settings_node, &spoiled);
         }
         let pos = own.get("name").map_or(self.node.pos, |name| name.pos);
@@ -346,7 +347,22 @@ impl<'a> OneDevice<'_, 'a, '_> {
         let has_templates = !templates.is_empty();
         let merged =
             self.overlay(&path, unique(cx, &path, base), unique(cx, &path, own_points), has_templates);
-        (self.bounded(merged), blocks)
+        if blocks.len() > MAX_BLOCKS_PER_DEVICE {
+            let expected = format!("at most {MAX_BLOCKS_PER_DEVICE} blocks in a device");
+            cx.problems.error(
+                Some(self.node.pos),
+                self.path.key("blocks"),
+                expected,
+                blocks.len().to_string(),
+            );
+            blocks.clear();
+        }
+        let whole = merged.len();
+        let merged = self.bounded(merged);
+        if merged.len() < whole {
+            blocks.clear();
+        }
+        (merged, blocks)
     }
 
     fn overlay(

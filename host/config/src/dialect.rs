@@ -98,6 +98,17 @@ impl<'s> Place<'s> {
         self.schemas.iter().find_map(|schema| schema.get(word))
     }
 
+    /// All different answers of the schemas here.
+    pub(crate) fn all(&self, word: &str) -> Vec<Json> {
+        let mut found: Vec<Json> = Vec::new();
+        for answer in self.schemas.iter().filter_map(|schema| schema.get(word)) {
+            if !found.contains(answer) {
+                found.push(answer.clone());
+            }
+        }
+        found
+    }
+
     /// Some schema here says `writeOnly`, or has a format that means a secret.
     pub(crate) fn is_secret(&self) -> bool {
         self.schemas.iter().any(|schema| {

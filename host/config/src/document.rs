@@ -37,7 +37,8 @@ pub(crate) struct Document {
 
 /// Reads the main file (or takes `text` for it) and everything it includes.
 pub(crate) fn read(cx: &Context<'_>, path: &FilePath, text: Option<&str>) -> Document {
-    let mut reader = Reader { cx, document: Document::default(), chain: Vec::new(), done: Vec::new() };
+    let mut reader =
+        Reader { cx, document: Document::default(), chain: Vec::new(), done: Vec::new(), broken: false };
     let name = path.display().to_string();
     match text.map_or_else(|| source::read_text(path), |text| Ok(text.to_owned())) {
         Ok(text) => reader.file(path, name, &text, 0),
@@ -54,6 +55,8 @@ struct Reader<'a, 'b> {
     /// Files that are being read, to find loops.
     chain: Vec<PathBuf>,
     done: Vec<PathBuf>,
+    /// The current file has syntax errors, so the shape of what was recovered proves nothing.
+    broken: bool,
 }
 
 impl Reader<'_, '_> {
@@ -65,8 +68,9 @@ impl Reader<'_, '_> {
         let text =
             self.cx.sources.borrow().files().get(source).map(|s| s.text().to_owned()).unwrap_or_default();
         let (root, errors) = tree::parse(source, &text);
+        self.broken = !errors.is_empty();
         for (pos, message) in errors {
-            self.cx.problems.error(Some(pos), Path::Root, "TOML syntax", message);
+            self.cx.problems.error(Some(pos), Path::Root, "valid TOML", message);
         }
         if let Some(table) = root.as_table() {
             form::check_table(self.cx, &Path::Root, table, keys::ROOT, &|_| false);
@@ -80,8 +84,8 @@ impl Reader<'_, '_> {
         for entry in &root.entries {
             match &*entry.key {
                 "host" => self.host(entry, depth),
-                "device" => collect(self.cx, entry, &mut self.document.devices),
-                "sink" => collect(self.cx, entry, &mut self.document.sinks),
+                "device" => collect(self.cx, entry, &mut self.document.devices, self.broken),
+                "sink" => collect(self.cx, entry, &mut self.document.sinks, self.broken),
                 "template" => named(self.cx, entry, &mut self.document.templates),
                 "defaults" => named(self.cx, entry, &mut self.document.defaults),
                 "plugins" => {
@@ -171,13 +175,13 @@ impl Reader<'_, '_> {
 }
 
 /// `[[name]]` tables.
-fn collect(cx: &Context<'_>, entry: &Entry, into: &mut Vec<Node>) {
+fn collect(cx: &Context<'_>, entry: &Entry, into: &mut Vec<Node>, broken: bool) {
     let items = entry.value.as_array().unwrap_or(std::slice::from_ref(&entry.value));
     let is_list = entry.value.as_array().is_some();
     for item in items {
         if is_list && item.as_table().is_some() {
             into.push(item.clone());
-        } else {
+        } else if !broken {
             cx.problems
                 .error(Some(entry.key_pos), &entry.key, format!("tables [[{}]]", entry.key), cx.found(item))
                 .help(format!("write [[{}]] with two brackets", entry.key));

@@ -17,6 +17,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::{
     host::{HostSettings, LogFormat},
+    map::secret_keys,
     point::{Kind, kind},
     redact::{self, MASK},
     write,
@@ -287,22 +288,15 @@ impl Writer<'_> {
         if let Some(commands) = notes.commands {
             self.line("", "commands", commands.to_string());
         }
-        let entries = self.map(&owner, sink, free);
+        let entries = self.map(sink, free);
         if !entries.is_empty() {
             self.line("", "map", write::lines(&entries));
         }
     }
 
-    /// Every entry once, generated ones included. The index of an entry is not the one it was configured with, so a key
-    /// that is secret in one entry is secret in all.
-    fn map(&self, owner: &str, sink: &Sink, free: Option<Json>) -> Vec<String> {
-        let prefix = format!("{owner}.map[");
-        let secret: BTreeSet<&str> = self
-            .notes
-            .masked
-            .iter()
-            .filter_map(|key| key.strip_prefix(&prefix)?.split_once("].").map(|(_, key)| key))
-            .collect();
+    /// Every entry once, generated ones included.
+    fn map(&self, sink: &Sink, free: Option<Json>) -> Vec<String> {
+        let secret = secret_keys(&self.notes.masked, &sink.name, &sink.plugin);
         let routes = sink.routes.iter().flat_map(|route| &route.map);
         let system = sink.system.iter().flat_map(|route| &route.map);
         let free = free.as_ref().and_then(Json::as_array).into_iter().flatten();

@@ -53,7 +53,7 @@ fn explain(schema: &Json, error: &ValidationError<'_>, out: &mut Vec<Finding>, d
             let name = property.as_str().unwrap_or_default();
             let place = Place::at(schema, pointer).step(name);
             let about = place.find("description").and_then(Json::as_str).unwrap_or_default();
-            out.push(Finding::error(pointer, format!("the key {name:?}"), "none").hint(about));
+            out.push(missing(pointer, name).hint(about));
         }
         Kind::OneOfNotValid { context } | Kind::AnyOf { context } if depth < MAX_DEPTH => {
             alternatives(schema, error, context, out, depth);
@@ -71,6 +71,27 @@ fn explain(schema: &Json, error: &ValidationError<'_>, out: &mut Vec<Finding>, d
     }
 }
 
+fn missing(pointer: &str, name: &str) -> Finding {
+    let at = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+    Finding::error(at, format!("the key {name:?}"), "none")
+}
+
+/// The key that every branch requires, has as its tag, and misses.
+fn missing_tag(schema: &Json, pointer: &str, branches: &[&[ValidationError<'_>]]) -> Option<Finding> {
+    let place = Place::at(schema, pointer);
+    let tag = branches.first()?.iter().find_map(|error| match error.kind() {
+        Kind::Required { property } => {
+            property.as_str().filter(|name| place.step(name).find("const").is_some())
+        }
+        _ => None,
+    })?;
+    let misses = |branch: &&[ValidationError<'_>]| {
+        branch.iter().any(|error| matches!(error.kind(), Kind::Required { property } if property == tag))
+    };
+    let words = place.step(tag).all("const");
+    branches.iter().all(misses).then(|| missing(pointer, tag).hint(format!("one of {}", words_text(&words))))
+}
+
 /// None of several alternatives fits.
 fn alternatives(
     schema: &Json,
@@ -86,6 +107,10 @@ fn alternatives(
     };
     let branches: Vec<&[ValidationError<'_>]> =
         branches.iter().map(Vec::as_slice).filter(|branch| !is_null_branch(branch)).collect();
+    if let Some(finding) = missing_tag(schema, pointer, &branches) {
+        out.push(finding);
+        return;
+    }
     // Every branch wants another word at the same place: an enumeration, or the tag of a tagged table.
     let fitting: Vec<_> = branches.iter().filter(|branch| wanted_word(branch).is_none()).collect();
     if fitting.is_empty()

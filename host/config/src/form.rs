@@ -244,6 +244,7 @@ pub(crate) fn expected(form: &Form) -> String {
         Form::Deadband => "a number of at least 0, or a percentage such as \"1%\"".into(),
         Form::Scalar => "true, false, a number or a text".into(),
         Form::Table(_) | Form::Labels | Form::Open => "a table".into(),
+        Form::List(Form::Text) => "a list of texts".into(),
         Form::List(item) => format!("a list, each {}", expected(item)),
         Form::OneOrList(item) => format!("{}, or a list of them", expected(item)),
         Form::Elsewhere => "a table or a file name".into(),

@@ -202,6 +202,9 @@ const fn kind_of_object(kind: PluginKind) -> &'static str {
 fn report(cx: &Context<'_>, exhibit: &Exhibit<'_>, pointer: &str, finding: &Finding) {
     let at_key = finding.expected == explain::KNOWN_KEY;
     let (pos, tail) = locate(exhibit.node, &segments(pointer), at_key);
+    if cx.is_lost(pos) && !at_key {
+        return;
+    }
     let key = format!("{}{tail}", exhibit.key);
     let hidden = cx.masked.borrow().contains(&key);
     let found = if hidden && !at_key { "something else (secret)".to_owned() } else { finding.found.clone() };

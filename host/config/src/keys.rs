@@ -259,6 +259,19 @@ pub(crate) const QUEUE: &[Key] = &[
     key("in_flight", Form::Integer(1, 1_000_000), "Most records delivered and not yet confirmed.").or("5000"),
     key("retry", Form::Table(BACKOFF), "Pauses after the far side asked for a repetition.")
         .or("{ initial = \"1s\", max = \"60s\" }"),
+    key("flush", Form::Table(FLUSH), "Queues on disk: what may be in memory before it is written."),
+    key("sync", Form::Words(&["commit", "checkpoint"]), "Queues on disk: survives power loss, or kill -9."),
+    key(
+        "order",
+        Form::Words(&["fifo", "live-first"]),
+        "Queues on disk: whether live values wait for the backlog.",
+    ),
+    key("replay_rate", Form::Integer(1, MANY), "Queues on disk: most records of the backlog per second."),
+];
+
+const FLUSH: &[Key] = &[
+    key("every", Form::Duration(1), "Longest time.").or("\"50ms\""),
+    key("records", Form::Integer(1, MANY), "Most records.").or("1000"),
 ];
 
 /// Keys of `queue` that only make sense for a queue on disk.

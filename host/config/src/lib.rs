@@ -68,7 +68,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 pub use busbar_core::model::Site;
 
 pub use crate::{
-    context::{MAX_POINTS, MAX_POINTS_PER_DEVICE},
+    context::{MAX_BLOCKS_PER_DEVICE, MAX_POINTS, MAX_POINTS_PER_DEVICE},
     form::MAX_NAME,
     host::{Admin, HostSettings, Log, LogFormat, LogLevel, Tls},
     plugin::{NoPlugins, PluginInfo},

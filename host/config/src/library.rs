@@ -74,6 +74,9 @@ impl<'d> Library<'d> {
     pub(crate) fn report_unused(&self, cx: &Context<'_>) {
         for (name, slot) in self.templates.iter().filter(|(_, slot)| slot.read.get().is_none()) {
             self.read(cx, slot.entry);
+            if cx.problems.errors() > 0 {
+                continue;
+            }
             cx.problems.warning(
                 Some(slot.entry.key_pos),
                 Path::Root.key("template").key(name),
@@ -187,7 +190,7 @@ impl<'d> Library<'d> {
 fn toml_list(cx: &Context<'_>, source: usize, text: &str, key: &'static str) -> List {
     let (root, errors) = tree::parse(source, text);
     for (pos, message) in errors {
-        cx.problems.error(Some(pos), Path::Root, "TOML syntax", message);
+        cx.problems.error(Some(pos), Path::Root, "valid TOML", message);
     }
     let mut list = List::default();
     for entry in root.as_table().into_iter().flat_map(|table| &table.entries) {

@@ -5,7 +5,10 @@
 //! added to the point's whole number `X`, every other key is a default for the point's entries. *Explicit*: the sink's
 //! `map`; an explicit entry of a point replaces all generated entries of that point.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use busbar_contract::Describe;
 use serde_json::Value as Json;
@@ -37,6 +40,21 @@ pub(crate) enum Target {
     Sink,
 }
 
+/// The keys that are secret in some map entry of a sink, by what [`Context::masked`] holds. Where an entry ends up says
+/// nothing about where it came from, so a key that is secret in one entry is secret in all.
+pub(crate) fn secret_keys<'k>(masked: &'k BTreeSet<String>, sink: &str, plugin: &str) -> BTreeSet<&'k str> {
+    let explicit = format!("sink[{sink}].map[");
+    let generated = format!("].{plugin}.");
+    masked
+        .iter()
+        .filter_map(|key| match key.strip_prefix(&explicit) {
+            Some(rest) => rest.split_once("].").map(|(_, key)| key),
+            None => key.split_once(&generated).map(|(_, key)| key),
+        })
+        .filter_map(|key| key.split(['.', '[']).next())
+        .collect()
+}
+
 /// One entry, judged.
 pub(crate) struct Mapped {
     pub(crate) target: Target,
@@ -44,6 +62,15 @@ pub(crate) struct Mapped {
     pub(crate) node: Node,
     /// The plugin's schema found nothing wrong.
     pub(crate) sound: bool,
+    /// Its key for people: the entry of `map`, or the point's table it was generated from.
+    pub(crate) key: String,
+}
+
+/// An entry before it is judged.
+struct Raw {
+    target: Target,
+    node: Node,
+    key: String,
 }
 
 /// All it takes to make the map of one sink.
@@ -68,49 +95,42 @@ impl<'a> Maker<'_, 'a> {
     ) -> Vec<Mapped> {
         let piece = self.plugin.and_then(|plugin| self.judge.piece(self.cx, plugin, "map"));
         let piece = piece.as_deref();
-        let mut entries: Vec<(Target, Node)> = Vec::new();
-        for node in explicit {
-            if let Some(target) = self.target(&node, entries.len(), piece) {
-                entries.push((target, node));
+        let mut entries: Vec<Raw> = Vec::new();
+        for (at, node) in explicit.into_iter().enumerate() {
+            if let Some(target) = self.target(&node, at, piece) {
+                let key = self.path.key("map").index(at).to_string();
+                entries.push(Raw { target, node, key });
             }
         }
         let overridden: std::collections::HashSet<Target> =
-            entries.iter().map(|(target, _)| target.clone()).collect();
+            entries.iter().map(|entry| entry.target.clone()).collect();
         for (device, point) in routed {
             let target = Target::Point(*device, *point);
             if !overridden.contains(&target) {
                 self.generated(*device, *point, &mut entries);
             }
         }
-        let mapped: Vec<Mapped> = entries
-            .into_iter()
-            .enumerate()
-            .map(|(at, (target, node))| self.judged(at, target, node, piece))
-            .collect();
+        let mapped: Vec<Mapped> =
+            entries.into_iter().enumerate().map(|(at, raw)| self.judged(at, raw, piece)).collect();
         if let Some(piece) = piece {
             self.collisions(&mapped, piece.schema(), settings);
         }
         mapped
     }
 
-    /// The key of entry `at` for people.
-    pub(crate) fn key(&self, at: usize) -> String {
-        self.path.key("map").index(at).to_string()
-    }
-
-    fn judged(&self, at: usize, target: Target, node: Node, piece: Option<&Piece<'a>>) -> Mapped {
-        let list = self.path.key("map");
-        let path = list.index(at);
+    fn judged(&self, at: usize, raw: Raw, piece: Option<&Piece<'a>>) -> Mapped {
+        let Raw { target, node, key } = raw;
+        let path = Path::Root.key(&key);
         let empty = Table::default();
         let table = node.as_table().unwrap_or(&empty);
         let json = self.cx.object(&path, table, piece.map(Piece::schema));
         let mut sound = true;
         if let Some(piece) = piece {
             piece.hide_secrets(self.cx, &path, &node, &json);
-            let exhibit = Exhibit { pointer: format!("/map/{at}"), key: path.to_string(), node: &node };
+            let exhibit = Exhibit { pointer: format!("/map/{at}"), key: key.clone(), node: &node };
             sound = piece.judge(self.cx, &exhibit, &json, &[]);
         }
-        Mapped { target, json, node, sound }
+        Mapped { target, json, node, sound, key }
     }
 
     /// What an explicit entry speaks about; reports names that do not exist.
@@ -171,7 +191,7 @@ impl<'a> Maker<'_, 'a> {
     }
 
     /// The entries that a point and its device ask for.
-    fn generated(&self, device: usize, point: usize, out: &mut Vec<(Target, Node)>) {
+    fn generated(&self, device: usize, point: usize, out: &mut Vec<Raw>) {
         let Some(made) = self.devices.get(device) else { return };
         let (Some(source), Some(model)) = (made.points.get(point), made.model.points.get(point)) else {
             return;
@@ -184,17 +204,26 @@ impl<'a> Maker<'_, 'a> {
             _ => None,
         });
         let name = format!("{}/{}", made.model.name, model.name);
+        let key = format!("device[{}].points[{}].{}", made.model.name, model.name, own.key);
         for item in own.value.as_array().unwrap_or(std::slice::from_ref(&own.value)) {
             match &item.data {
                 Data::Bool(false) => {}
                 Data::Table(table) => {
                     let combined = self.combined(&name, &own, table, device_keys.as_ref());
-                    out.push((Target::Point(device, point), Node::new(item.pos, Data::Table(combined))));
+                    out.push(Raw {
+                        target: Target::Point(device, point),
+                        node: Node::new(item.pos, Data::Table(combined)),
+                        key: key.clone(),
+                    });
                 }
                 _ => {
-                    let key = format!("device[{}].points[{}].{}", made.model.name, model.name, own.key);
                     let found = self.cx.found(item);
-                    self.cx.problems.error(Some(item.pos), key, "a table, a list of tables, or false", found);
+                    self.cx.problems.error(
+                        Some(item.pos),
+                        &key,
+                        "a table, a list of tables, or false",
+                        found,
+                    );
                 }
             }
         }
@@ -232,7 +261,7 @@ impl<'a> Maker<'_, 'a> {
         let Some(keys) = schema.get(UNIQUE).and_then(Json::as_array) else { return };
         let keys: Vec<&str> = keys.iter().filter_map(Json::as_str).collect();
         let mut taken: HashMap<Vec<Json>, (&Target, Pos)> = HashMap::new();
-        for (at, entry) in mapped.iter().enumerate() {
+        for entry in mapped {
             let own = keys.iter().filter_map(|key| entry.json.get(key)).count();
             if own == 0 {
                 continue;
@@ -259,7 +288,7 @@ impl<'a> Maker<'_, 'a> {
                 self.name(first),
                 self.cx.place(*first_pos)
             );
-            self.cx.problems.error(Some(pos), self.key(at), "an address of its own for every point", found);
+            self.cx.problems.error(Some(pos), &entry.key, "an address of its own for every point", found);
         }
     }
 

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use busbar_core::model::{Sink, Site};
 use serde_json::Value as Json;
 
-use crate::redact::{self, MASK};
+use crate::{
+    map::secret_keys,
+    redact::{self, MASK},
+};
 
 /// The list; the first line names the columns, `point` first, then the keys of the map entries.
 pub(crate) fn csv(site: &Site, sink: &Sink, masked: &BTreeSet<String>) -> String {
@@ -18,12 +21,7 @@ pub(crate) fn csv(site: &Site, sink: &Sink, masked: &BTreeSet<String>) -> String
             }
         }
     }
-    let prefix = format!("sink[{}].map[", sink.name);
-    let secret: BTreeSet<&str> = masked
-        .iter()
-        .filter_map(|key| key.strip_prefix(&prefix)?.split_once("].").map(|(_, key)| key))
-        .filter_map(|key| key.split(['.', '[']).next())
-        .collect();
+    let secret = secret_keys(masked, &sink.name, &sink.plugin);
     let mut out = String::new();
     let header = ["point", "unit", "description", "writable"].into_iter().chain(keys.iter().copied());
     line(&mut out, header.map(str::to_owned));

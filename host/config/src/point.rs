@@ -334,8 +334,12 @@ pub(crate) fn unique(cx: &Context<'_>, path: &Path<'_>, nodes: Vec<Node>) -> Vec
             cx.problems.error(Some(node.pos), path.key("name"), "the key \"name\"", "none");
             continue;
         };
-        form::check(cx, &path.key("name"), name, &Form::Name);
-        let Some(text) = cx.text(path, name).map(|text| Rc::from(&*text)) else { continue };
+        let key = path.key("name");
+        let Some(text) = cx.text(&key, name).map(|text| Rc::from(&*text)) else {
+            // A text of another form is reported with the other keys.
+            form::check(cx, &key, name, &Form::Name);
+            continue;
+        };
         if let Some(first) = seen.get(&text) {
             let found = format!("{:?}, first at {}", &*text, cx.place(*first));
             cx.problems.error(Some(name.pos), path.named(&text), "a name that comes once", found);

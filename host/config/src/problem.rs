@@ -255,7 +255,10 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &folded(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len().min(word.len()) / 3).max(1))
+        .filter(|(distance, candidate)| {
+            let shorter = candidate.len().min(word.len());
+            *distance <= (shorter / 3).max(1) && *distance < shorter
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -303,6 +306,7 @@ mod tests {
         assert_eq!(nearest("pol_intervall", keys), Some("poll_interval"));
         assert_eq!(nearest("Stale-After", keys), Some("stale_after"));
         assert_eq!(nearest("colour", keys), None);
+        assert_eq!(nearest("v", ["u"]), None);
         assert_eq!(did_you_mean("colour", keys), "known: poll_interval, stale_after, range");
     }
 }

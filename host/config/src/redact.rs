@@ -26,6 +26,15 @@ pub(crate) fn telling(key: &str) -> bool {
     TELLING.iter().any(|word| key.contains(word))
 }
 
+/// The value, with its quotes, is nothing but one reference: its name is no secret and helps to find the mistake.
+pub(crate) fn is_reference(value: &str) -> bool {
+    let inner = value.trim_matches(['"', '\'']);
+    inner.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).is_some_and(|name| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'.' | b'/' | b'-'))
+    })
+}
+
 /// `text` with the byte ranges `hidden`, and every value behind a telling key, replaced by stars.
 pub(crate) fn line(text: &str, hidden: &[(usize, usize)]) -> String {
     let mut ranges = hidden.to_vec();
@@ -53,6 +62,7 @@ fn values_of_telling_keys(text: &str) -> Vec<(usize, usize)> {
             let from = text.len() - value.len();
             (from, from + value_length(value))
         })
+        .filter(|(from, to)| !text.get(*from..*to).is_some_and(is_reference))
         .collect()
 }
 
@@ -85,6 +95,8 @@ mod tests {
         );
         assert_eq!(line("token=abc, x = 1", &[]), "token=***, x = 1");
         assert_eq!(line("password = \"open end", &[]), "password = *********");
+        assert_eq!(line("password = \"${env:X}\"", &[]), "password = \"${env:X}\"");
+        assert_eq!(line("password = \"x${env:X}\"", &[]), "password = ***********");
         assert_eq!(line("user = \"me\"", &[(7, 11)]), "user = ****");
         assert!(telling("mqtt-Password") && telling("encryption_key") && !telling("key"));
     }

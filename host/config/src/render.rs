@@ -87,7 +87,8 @@ fn block(out: &mut String, problem: &Problem, sources: &Sources, paint: &Paint) 
         let _ = writeln!(out, "{gutter} {dim}={dim_end} key: {}", problem.key);
     }
     if problem.repeated > 0 {
-        let _ = writeln!(out, "{gutter} {dim}={dim_end} the same in {} more places", problem.repeated);
+        let places = if problem.repeated == 1 { "place" } else { "places" };
+        let _ = writeln!(out, "{gutter} {dim}={dim_end} the same in {} more {places}", problem.repeated);
     }
     if !problem.suggestion.is_empty() {
         let _ = writeln!(out, "{gutter} {dim}={dim_end} help: {}", problem.suggestion);

@@ -59,7 +59,8 @@ impl<'a> Builder<'a, '_> {
             let pos = node.as_table().and_then(|table| table.get("name")).map_or(node.pos, |name| name.pos);
             if let Some(first) = seen.get(&made.model.name) {
                 let found = format!("{:?}, first at {}", made.model.name, self.cx.place(*first));
-                self.cx.problems.error(Some(pos), "sink", "a name that comes once", found);
+                let key = format!("sink[{}].name", made.model.name);
+                self.cx.problems.error(Some(pos), key, "a name that comes once", found);
                 continue;
             }
             seen.insert(made.model.name.clone(), pos);
@@ -100,8 +101,7 @@ struct OneSink<'b, 'a, 'c> {
 impl<'a> OneSink<'_, 'a, '_> {
     fn build(self, name: &str) -> MadeSink {
         let cx = self.builder.cx;
-        let lost = cx.lost_references.get();
-        let errors = cx.problems.errors();
+        let lost = cx.lost.get();
         let read = Reader { cx, path: &self.path, table: self.table };
         let traits = self.plugin.map(|plugin| plugin.sink.clone()).unwrap_or_default();
         let (mut settings, settings_sound) = self.settings();
@@ -124,13 +124,13 @@ impl<'a> OneSink<'_, 'a, '_> {
         let system = self.system(&patterns, &routes, &mapped, traits.needs_map);
         let commands = self.commands(&read, &settings, &routes, traits.needs_map);
         let mut findings = Vec::new();
-        if let (Some(plugin), true) = (self.plugin, lost == cx.lost_references.get()) {
+        if let (Some(plugin), true) = (self.plugin, lost == cx.lost.get()) {
             findings = self.check(plugin, &maker, &settings, settings_sound, &mapped, &routes);
         }
         if commands == Commands::Asked {
             self.named_peer(&settings, &findings);
         }
-        if routes.is_empty() && system.is_empty() && errors == cx.problems.errors() {
+        if routes.is_empty() && system.is_empty() && cx.problems.errors() == 0 {
             let help = if traits.needs_map { "this sink only gets points with a map entry" } else { "" };
             cx.problems.warning(Some(self.node.pos), self.path, "points for this sink", "none").help(help);
         }
@@ -255,7 +255,7 @@ impl<'a> OneSink<'_, 'a, '_> {
     /// An entry for a point that `points` leaves out would be lost silently.
     fn outside(&self, maker: &Maker<'_, '_>, mapped: &[Mapped], routed: &[(usize, usize)]) {
         let routed: std::collections::HashSet<(usize, usize)> = routed.iter().copied().collect();
-        for (at, entry) in mapped.iter().enumerate() {
+        for entry in mapped {
             let inside = match &entry.target {
                 Target::Point(device, point) => routed.contains(&(*device, *point)),
                 Target::Device(device) => routed.iter().any(|(routed, _)| routed == device),
@@ -268,7 +268,7 @@ impl<'a> OneSink<'_, 'a, '_> {
                     .problems
                     .error(
                         Some(entry.node.pos),
-                        maker.key(at),
+                        entry.key.as_str(),
                         "something that `points` of this sink matches",
                         found,
                     )
@@ -368,7 +368,7 @@ impl<'a> OneSink<'_, 'a, '_> {
             let mut list = vec![Exhibit { pointer: "/settings".into(), key, node: settings_node }];
             list.extend(mapped.iter().enumerate().map(|(at, entry)| Exhibit {
                 pointer: format!("/map/{at}"),
-                key: maker.key(at),
+                key: entry.key.clone(),
                 node: &entry.node,
             }));
             list
@@ -396,12 +396,10 @@ impl<'a> OneSink<'_, 'a, '_> {
         match asked {
             Some(true) => {
                 if !writable() {
-                    let own = self.table.get("commands");
-                    let node =
-                        own.or_else(|| self.table.table("settings")?.get("commands")).unwrap_or(self.node);
+                    let (pos, key) = self.commands_key();
                     self.builder.cx.problems.warning(
-                        Some(node.pos),
-                        self.path.key("commands"),
+                        Some(pos),
+                        key,
                         "a routed point with writable = true",
                         "none",
                     );
@@ -412,6 +410,15 @@ impl<'a> OneSink<'_, 'a, '_> {
             // Where every point is mapped on purpose, the map says what is a command.
             None if needs_map && writable() => Commands::ByMap,
             None => Commands::Off,
+        }
+    }
+
+    /// Where commands were asked for.
+    fn commands_key(&self) -> (Pos, String) {
+        let in_settings = || self.table.table("settings")?.get("commands");
+        match (self.table.get("commands"), in_settings()) {
+            (None, Some(node)) => (node.pos, self.path.key("settings").key("commands").to_string()),
+            (own, _) => (own.map_or(self.node.pos, |node| node.pos), self.path.key("commands").to_string()),
         }
     }
 
@@ -433,17 +440,11 @@ impl<'a> OneSink<'_, 'a, '_> {
         {
             return;
         }
-        let own = self.table.get("commands");
-        let node = own.or_else(|| self.table.table("settings")?.get("commands")).unwrap_or(self.node);
+        let (pos, key) = self.commands_key();
         self.builder
             .cx
             .problems
-            .error(
-                Some(node.pos),
-                self.path.key("commands"),
-                "credentials or named masters in settings",
-                "none",
-            )
+            .error(Some(pos), key, "credentials or named masters in settings", "none")
             .help("whoever may send commands must be known by name");
     }
 

@@ -17,7 +17,7 @@ pub const MAX_FILE_SIZE: u64 = 64 * 1024 * 1024;
 pub const MAX_FILES: usize = 2_000;
 
 /// Bytes `start..end` of one source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Pos {
     pub(crate) source: u32,
     pub(crate) start: u32,
@@ -81,6 +81,7 @@ impl Source {
             .secrets
             .iter()
             .filter(|(from, to)| *from < start + text.len() && *to > start)
+            .filter(|(from, to)| !self.text.get(*from..*to).is_some_and(redact::is_reference))
             .map(|(from, to)| (from.saturating_sub(start), to - start))
             .collect();
         Some(redact::line(text, &hidden))

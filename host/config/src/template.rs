@@ -237,15 +237,17 @@ fn shift(cx: &Context<'_>, path: &Path<'_>, made: &mut Node, by: i128) {
     };
     match moved {
         Some(data) => entry.value.data = data,
-        None => cx
-            .problems
-            .error(
-                Some(entry.value.pos),
-                path.key("address"),
-                "an address whose last number can take the stride",
-                cx.found(&entry.value),
-            )
-            .help("leave out `stride` and use {n} in the address"),
+        None => {
+            cx.lose(entry.value.pos);
+            cx.problems
+                .error(
+                    Some(entry.value.pos),
+                    path.key("address"),
+                    "an address whose last number can take the stride",
+                    cx.found(&entry.value),
+                )
+                .help("leave out `stride` and use {n} in the address");
+        }
     }
 }
 
@@ -400,6 +402,7 @@ fn variable(cx: &Context<'_>, path: &Path<'_>, pos: Pos, name: &str, scope: &Sco
                     format!("{{{name}}}"),
                 )
                 .help(if help.is_empty() { "write {{ for a plain {".to_owned() } else { help });
+            cx.lose(pos);
             String::new()
         }
     }

@@ -14,6 +14,9 @@ use toml::{
 
 use crate::source::Pos;
 
+/// Most keys of one table; looking one up is linear.
+const MAX_KEYS: usize = 10_000;
+
 /// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
@@ -199,7 +202,7 @@ pub(crate) type Syntax = (Pos, String);
 /// Parses a TOML document as far as it goes; all syntax errors at once.
 pub(crate) fn parse(source: usize, text: &str) -> (Node, Vec<Syntax>) {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let errors = errors
+    let mut errors: Vec<Syntax> = errors
         .iter()
         .map(|error| {
             let span = error.span().unwrap_or(0..0);
@@ -207,14 +210,14 @@ pub(crate) fn parse(source: usize, text: &str) -> (Node, Vec<Syntax>) {
         })
         .collect();
     let span = document.span();
-    let table = convert_table(source, document.get_ref());
+    let table = convert_table(source, document.get_ref(), &mut errors);
     (Node::new(Pos::new(source, span.start, span.end), Data::Table(table)), errors)
 }
 
 /// The value in a CSV cell that is written like a TOML list, table or text.
 pub(crate) fn parse_value(pos: Pos, text: &str) -> Option<Node> {
     let value = DeValue::parse(text).ok()?;
-    let mut node = convert(0, &value);
+    let mut node = convert(0, &value, &mut Vec::new());
     place_all(&mut node, pos);
     Some(node)
 }
@@ -232,7 +235,7 @@ fn place_all(node: &mut Node, pos: Pos) {
 }
 
 // The parser refuses nesting deeper than 80, so recursion is bounded.
-fn convert_table(source: usize, table: &DeTable<'_>) -> Table {
+fn convert_table(source: usize, table: &DeTable<'_>, errors: &mut Vec<Syntax>) -> Table {
     let mut entries: Vec<Entry> = table
         .iter()
         .map(|(key, value)| {
@@ -240,15 +243,19 @@ fn convert_table(source: usize, table: &DeTable<'_>) -> Table {
             Entry {
                 key: Rc::from(key.get_ref().as_ref()),
                 key_pos: Pos::new(source, span.start, span.end),
-                value: convert(source, value),
+                value: convert(source, value, errors),
             }
         })
         .collect();
     entries.sort_by_key(|entry| entry.key_pos.start);
+    if let Some(first) = entries.get(MAX_KEYS) {
+        errors.push((first.key_pos, format!("more than {MAX_KEYS} keys in one table")));
+        entries.truncate(MAX_KEYS);
+    }
     Table { entries }
 }
 
-fn convert(source: usize, value: &Spanned<DeValue<'_>>) -> Node {
+fn convert(source: usize, value: &Spanned<DeValue<'_>>, errors: &mut Vec<Syntax>) -> Node {
     let span = value.span();
     let data = match value.get_ref() {
         DeValue::String(text) => Data::Text(Rc::from(text.as_ref())),
@@ -257,8 +264,10 @@ fn convert(source: usize, value: &Spanned<DeValue<'_>>) -> Node {
         DeValue::Float(float) => Data::Float(Rc::from(float.as_str())),
         DeValue::Boolean(value) => Data::Bool(*value),
         DeValue::Datetime(_) => Data::Time,
-        DeValue::Array(items) => Data::Array(items.iter().map(|item| convert(source, item)).collect()),
-        DeValue::Table(table) => Data::Table(convert_table(source, table)),
+        DeValue::Array(items) => {
+            Data::Array(items.iter().map(|item| convert(source, item, errors)).collect())
+        }
+        DeValue::Table(table) => Data::Table(convert_table(source, table, errors)),
     };
     Node::new(Pos::new(source, span.start, span.end), data)
 }

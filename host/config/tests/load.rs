@@ -1,5 +1,12 @@
 //! What a correct configuration becomes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests may panic and print"
+)]
+
 mod support;
 
 use std::{
