@@ -3,7 +3,7 @@
 //! | constructor | session | host does |
 //! |---|---|---|
 //! | [`Error::refused`] | lives | asks again later |
-//! | [`Error::no_answer`] | lives, this device is lost | reconnects this device |
+//! | [`Error::no_answer`] | lives for the other devices, this one is lost | reconnects this device |
 //! | [`Error::session`] | is dropped | reconnects every device of the endpoint |
 //! | [`Error::configuration`] | lives | shows it, does not try again by itself |
 //! | [`Error::unsupported`] | lives | takes another way, or says so |

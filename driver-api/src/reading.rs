@@ -294,3 +294,66 @@ impl Update {
         self.samples.samples.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readings(points: &[u32], open: usize) -> Readings {
+        let template: Vec<Sample> = points.iter().map(|point| unanswered(*point)).collect();
+        let mut readings = Readings::default();
+        readings.begin(&template, open, Cause::Integrity);
+        readings
+    }
+
+    #[test]
+    fn every_point_has_exactly_one_sample_whatever_the_driver_does() {
+        let mut out = readings(&[7, 8, 9], 2);
+        out.f64(0, 1.0);
+        out.f64(0, 2.0);
+        out.text(2, "not its slot");
+        out.text(usize::MAX, "no slot");
+        out.refuse(usize::MAX, "no slot");
+        out.finish(5);
+        let seen: Vec<(u32, u8, u16, i64)> = out
+            .samples
+            .iter()
+            .map(|sample| (sample.point, sample.kind, sample.quality, sample.ts_ns))
+            .collect();
+        assert_eq!(seen, [(7, 5, 0, 5), (8, 0, UNANSWERED.0, 5), (9, 0, UNANSWERED.0, 5)]);
+        assert_eq!(f64::from_bits(out.samples[0].bits), 2.0, "the later answer counts");
+        assert!(out.refusals.is_empty());
+        assert!(out.samples.iter().all(|sample| Cause::of(sample.flags) == Cause::Integrity));
+    }
+
+    #[test]
+    fn times_say_whose_they_are() {
+        let mut out = readings(&[1, 2, 3, 4], 4);
+        out.bool(0, true);
+        out.source_time(77);
+        out.i64(1, -1);
+        out.stamp();
+        out.u64(2, 3);
+        out.set(3, Reading::new("x").at(78).marks(Flags::TRANSIENT | Flags::GATEWAY_TIME));
+        out.finish(i64::MAX);
+        let times: Vec<(i64, bool)> =
+            out.samples.iter().map(|sample| (sample.ts_ns, Flags(sample.flags).gateway_time())).collect();
+        assert_eq!((times[0], times[1], times[3]), ((i64::MAX, true), (77, false), (78, false)));
+        assert!(times[2].1 && times[2].0 < i64::MAX, "stamped when the answer arrived");
+        assert_eq!(out.samples[3].flags & Flags::TRANSIENT, Flags::TRANSIENT);
+    }
+
+    #[test]
+    fn the_buffer_is_used_again() {
+        let template: Vec<Sample> = (0..50).map(unanswered).collect();
+        let mut out = Readings::default();
+        out.begin(&template, 50, Cause::Poll);
+        let place = out.samples.as_ptr();
+        for round in 0..100 {
+            out.begin(&template, 50, Cause::Poll);
+            (0..50).for_each(|slot| out.f32(slot, 1.5));
+            out.finish(round);
+            assert_eq!(out.samples.as_ptr(), place, "no allocation per read or sample");
+        }
+    }
+}

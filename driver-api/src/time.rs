@@ -96,7 +96,11 @@ pub async fn sleep_until(at: Duration) {
         let Some(left) = at.checked_sub(now).filter(|left| !left.is_zero()) else {
             return;
         };
-        let real = if speed == 1.0 { left } else { left.div_f64(speed) };
+        let real = if speed == 1.0 {
+            left
+        } else {
+            Duration::try_from_secs_f64(left.as_secs_f64() / speed).unwrap_or(Duration::MAX)
+        };
         tokio::select! {
             () = tokio::time::sleep(real) => {}
             () = changed => {}

@@ -699,6 +699,10 @@ fn the_plugin_is_alive_until_its_thread_is_blocked() {
             assert!(Instant::now() < until, "no heartbeat");
             std::thread::yield_now();
         }
+        let beats = rig.ears.beats.load(SeqCst);
+        script(rig, &instance, 10, json!({ "block": 2000 }));
+        let while_blocked = rig.ears.beats.load(SeqCst) - beats;
+        assert!(while_blocked <= 2, "{while_blocked} beats from a thread that was blocked for 8");
         rig.stop(&instance);
     });
 }
@@ -742,6 +746,18 @@ fn init_and_shutdown_may_be_repeated() {
         }
     }
     rig.end();
+}
+
+#[test]
+fn shutdown_returns_although_the_only_thread_is_blocked() {
+    let mut rig = Rig::start(&artifacts::fake_driver(), Isolation::InProcess);
+    let instance = device(&mut rig, json!({}), &["script json", "value:a bool"]);
+    let number = rig.send(&instance, &Request::Command(command(1, 11, Value::Bool(true))));
+    rig.completion(number);
+    rig.send(&instance, &Request::Command(command(1, 10, Value::Json(json!({ "block": 4000 })))));
+    let started = Instant::now();
+    assert!(!rig.plugin.shutdown(Duration::from_millis(300)), "not everything ended");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
 /// Names of the plugin's threads in this process.

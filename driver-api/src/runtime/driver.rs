@@ -504,6 +504,10 @@ impl<D: Driver> Engine for DriverEngine<D> {
         if let Some(state) = self.lost_by_command.take() {
             port.send_event(0, &Event::State(state));
         }
+        if self.session.is_some() && !self.any_connected() {
+            // Its last device gave no answer: what still comes on this channel belongs to no request any more.
+            self.drop_session();
+        }
     }
 
     async fn idle(&mut self, port: &mut Port) {

@@ -125,14 +125,17 @@ pub(crate) fn shutdown(deadline_ms: u64) -> bool {
         stop.send_if_modified(|at| at.is_none() && at.replace(deadline_ms).is_none());
     }
     let tasks: Vec<_> = taken.instances.into_values().map(|(_, task)| task).collect();
-    let all = async {
+    // Waits on a channel of the standard library: plugin code that never yields may hold the only thread that drives
+    // tokio's timers.
+    let (ended, all_ended) = std::sync::mpsc::sync_channel(1);
+    taken.runtime.spawn(async move {
         for task in tasks {
             // A task that panicked has ended too.
             let _ = task.await;
         }
-    };
-    let left = until.saturating_duration_since(Instant::now());
-    let in_time = taken.runtime.block_on(async { tokio::time::timeout(left, all).await.is_ok() });
+        let _ = ended.send(());
+    });
+    let in_time = all_ended.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok();
     taken.runtime.shutdown_timeout(until.saturating_duration_since(Instant::now()).max(LEAST_SHUTDOWN));
     trace::attach(None);
     in_time
