@@ -53,10 +53,9 @@ pub fn init(level: &str, format: Format) -> Result<LogGuard, String> {
         format!("[host] log.level: expected error, warn, info, debug or trace, found {level} ({error})")
     })?;
     let (writer, guard) = start_writer(io::stderr(), format)?;
-    let ansi = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let installed = match format {
-        Format::Text => builder.with_ansi(ansi).with_target(false).try_init(),
+        Format::Text => builder.with_ansi(colours()).with_target(false).try_init(),
         Format::Json => {
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
         }
@@ -72,10 +71,16 @@ pub fn init_quiet() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(colours())
         .with_target(false)
         .without_time()
         .try_init();
+}
+
+/// Standard error is a terminal that wants colours.
+fn colours() -> bool {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    wanted && io::stderr().is_terminal()
 }
 
 fn start_writer(out: impl Write + Send + 'static, format: Format) -> Result<(LineWriter, LogGuard), String> {

@@ -132,10 +132,16 @@ fn an_idle_client_is_cut_off() {
     let site = Site::new("", "");
     let _gateway = site.start();
     // Half a head, nothing at all, and a connection kept alive behind an answer.
-    for begin in ["GET /healthz HT", "", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"] {
+    let begins = ["GET /healthz HT", "", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"];
+    let connect = |begin: &str| {
         let mut stream = TcpStream::connect(site.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(begin.as_bytes()).unwrap();
+        stream
+    };
+    // All at once: each is kept for the same time.
+    let streams = begins.map(connect);
+    for (begin, mut stream) in begins.iter().zip(streams) {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).unwrap_or_else(|error| panic!("{begin:?}: not closed: {error}"));
     }

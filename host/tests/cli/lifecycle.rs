@@ -1,6 +1,8 @@
 //! Start, signals, stop, the service manager, and two hosts on one folder.
 
-use std::os::unix::net::UnixDatagram;
+use std::{fs::File, io::Read, os::unix::net::UnixDatagram};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::common::{POINTS, Site, done, fake_device, until};
 
@@ -72,6 +74,42 @@ fn the_service_manager_hears_ready_watchdog_and_stopping() {
 }
 
 #[test]
+fn a_worker_that_is_killed_comes_back_with_its_device() {
+    let body = format!("[plugins.fake]\nisolation = \"process\"\n{}", fake_device(POINTS));
+    let site = Site::new("", &body);
+    let gateway = site.start();
+    let state = || site.api("/devices")[0]["state"].as_str().map(str::to_owned);
+    let online = || (state().as_deref() == Some("online")).then_some(());
+    until("the device to be online", online);
+    let worker = site.api("/plugins")[0]["worker_pid"].as_u64().unwrap();
+    assert_ne!(worker, u64::from(gateway.child.id()));
+    assert!(std::process::Command::new("kill").args(["-9", &worker.to_string()]).status().unwrap().success());
+    let next = until("another worker", || {
+        site.api("/plugins")[0]["worker_pid"].as_u64().filter(|pid| *pid != worker)
+    });
+    until("the device to be online again", online);
+    assert!(gateway.log().contains("started again"), "{}", gateway.log());
+    // Five deaths in a minute are enough.
+    let mut last = next;
+    until("the plugin to stay down", || {
+        let _ = std::process::Command::new("kill").args(["-9", &last.to_string()]).output();
+        let plugin = &site.api("/plugins")[0];
+        last = plugin["worker_pid"].as_u64().unwrap_or(last);
+        plugin["reason"].as_str().is_some_and(|reason| reason.contains("stays down")).then_some(())
+    });
+    assert_eq!(site.http("GET", "/healthz", None, "").unwrap().0, 200);
+}
+
+#[test]
+fn a_deep_data_dir_has_a_control_socket_too() {
+    let deep = "d".repeat(120);
+    let site = Site::new(&format!("data_dir = \"{deep}/data\""), "");
+    let _gateway = site.start();
+    assert!(site.busbar(&["lock"]).expect(0).out.contains("locked"));
+    assert!(site.dir.path().join(deep).join("data/busbar.sock").exists());
+}
+
+#[test]
 fn logs_are_json_when_asked() {
     let site = Site::new("log = { format = \"json\" }", "");
     let mut gateway = site.start();
@@ -91,4 +129,28 @@ fn a_data_dir_that_cannot_be_made_is_a_configuration_error() {
     let site = Site::new("data_dir = \"plugins.toml/data\"", "");
     let failed = done(site.command(&["run"]).output().unwrap()).expect(1);
     assert!(failed.err.contains("plugins.toml"), "{failed:?}");
+}
+
+#[test]
+fn on_a_terminal_there_are_colours_unless_unwanted() {
+    let site = Site::new("colour = 1", "");
+    for (no_color, wanted) in [("", true), ("1", false)] {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap();
+        let theirs = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let mut command = site.command(&["check"]);
+        command.env("NO_COLOR", no_color).stdout(theirs.try_clone().unwrap()).stderr(theirs);
+        let mut child = command.spawn().unwrap();
+        // Keeps no copy of the far side, so that reading ends with the command.
+        drop(command);
+        let mut text = Vec::new();
+        // The end of a pseudo-terminal is an error (EIO) on Linux.
+        let _ = File::from(ours).read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{text}");
+        assert!(text.contains("colour"), "{text}");
+        assert_eq!(text.contains('\u{1b}'), wanted, "{text}");
+    }
 }

@@ -23,7 +23,7 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 /// Live table: drawn this often.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
 /// Words kept on the live screen.
-const WORDS: usize = 8;
+const WORDS: usize = 6;
 /// Points of a device on a plain line.
 const POINTS_PER_LINE: usize = 4;
 
@@ -119,10 +119,11 @@ impl Screen {
         for text in self.head.lines() {
             line(&format!("{FAINT}{text}{RESET}"));
         }
+        let points = points_that_fit(rows(), self.head.lines().count(), image.devices.len());
         for device in &image.devices {
             line("");
             line(&format!("{BOLD}{}{RESET}  {}", device.name, status(device)));
-            for (name, point) in &device.points {
+            for (name, point) in device.points.iter().take(points) {
                 line(&row(name, point.as_ref()));
             }
         }
@@ -133,6 +134,17 @@ impl Screen {
         frame.push_str("\x1b[J");
         frame
     }
+}
+
+/// Lines of the terminal.
+fn rows() -> usize {
+    rustix::termios::tcgetwinsize(io::stdout()).map_or(usize::from(u16::MAX), |size| usize::from(size.ws_row))
+}
+
+/// Points shown per device, so that the frame does not scroll: title, head, words, and per device a blank and a name.
+fn points_that_fit(rows: usize, head: usize, devices: usize) -> usize {
+    let room = rows.saturating_sub(1 + head + 2 + WORDS + 2 * devices);
+    (room / devices.max(1)).max(1)
 }
 
 impl Drop for Screen {
@@ -198,6 +210,13 @@ mod tests {
     use super::*;
     use crate::watch::device_of;
     use serde_json::json;
+
+    #[test]
+    fn the_frame_fits_into_the_terminal() {
+        assert_eq!(points_that_fit(24, 4, 3), 1);
+        let points = points_that_fit(40, 4, 3);
+        assert!(1 + 4 + 3 * (2 + points) + 1 + WORDS < 40 && points >= 6, "{points}");
+    }
 
     #[test]
     fn plain_lines_show_value_unit_and_quality() {
