@@ -17,7 +17,7 @@ use crate::{
     stale::StaleHeap,
     state::{Device, Group, Oddities, Phase, Plugin, PluginStatus},
     system::SystemPoints,
-    table::{Cell, LOST, Overlay, Point},
+    table::{LOST, Point},
     time::{SECOND, ns},
     timers::{Timer, Timers},
     view::DeviceCounters,
@@ -126,6 +126,8 @@ impl Core {
             interrogated: false,
             integrity_ns: 0,
             last_exchange_ns: 0,
+            last_probe_ns: 0,
+            needs_probes: false,
             probing: false,
             can_probe: true,
             probe_armed: false,
@@ -221,13 +223,13 @@ impl Core {
         let switches = self.switches.clone();
         for name in &switches.blocked {
             if let Some(point) = self.names.get(name) {
-                self.points[*point].overlay = Overlay::Blocked;
+                self.points[*point].block(self.now.wall_ns);
             }
         }
         for (name, json) in &switches.substituted {
             if let Some(point) = self.names.get(name).copied() {
-                let cell = Cell::of(&crate::operator::substitute_value(None, json));
-                self.points[point].overlay = Overlay::Substituted(cell);
+                let value = crate::operator::substitute_value(None, json);
+                self.points[point].substitute(&value, self.now.wall_ns);
             }
         }
         for device in self.devices.ids() {

@@ -95,6 +95,8 @@ impl Core {
                 None => self.oddities.foreign += 1,
             }
         }
+        self.devices[device].needs_probes = !done.subscribed.is_empty() && done.integrity_ms == 0;
+        self.devices[device].last_probe_ns = self.now.mono_ns;
         self.reject(device, &done.rejected);
         self.subscription_clocks(device, !done.subscribed.is_empty());
         for point in self.point_ids(device) {

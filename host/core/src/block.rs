@@ -109,7 +109,7 @@ impl Core {
         }
         self.check_device(device)?;
         for index in &block.points {
-            if self.points[self.index_point(device, *index)].overlay == crate::table::Overlay::Blocked {
+            if matches!(self.points[self.index_point(device, *index)].overlay, crate::table::Overlay::Blocked(_)) {
                 return Err((Reason::LockedOut, "a point of the block is blocked by an operator".into()));
             }
             self.check_interlock(device, *index)?;

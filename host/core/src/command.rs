@@ -184,7 +184,7 @@ impl Core {
         if self.commands_locked() {
             return Err((Reason::LockedOut, "commands are locked".into()));
         }
-        if state.overlay == Overlay::Blocked {
+        if matches!(state.overlay, Overlay::Blocked(_)) {
             return Err((Reason::LockedOut, "the point is blocked by an operator".into()));
         }
         self.check_device(device)?;

@@ -54,6 +54,7 @@ impl Core {
             state.take_ack(ack, &mut retry);
         }
         self.hold_devices(sink, retry);
+        self.send_echoes(sink);
         self.mark_sink(sink);
     }
 
@@ -93,10 +94,13 @@ impl Core {
         };
         let state = &mut self.sinks[sink];
         state.books.refused += 1;
-        state.queue.not_taken(first);
+        for (number, again) in state.queue.not_taken(first) {
+            state.comes_again(number, &again);
+        }
         let pause_ns = backoff::pause(&NOT_TAKEN, state.refusals, &mut self.rng);
         state.refusals = state.refusals.saturating_add(1);
         state.paused_until_ns = self.timers.arm(self.now.mono_ns + pause_ns, Timer::Retry(sink));
+        self.send_echoes(sink);
     }
 
     /// Once a second: records older than `max_age` go.
@@ -123,7 +127,7 @@ impl Sink {
         // Slots give up their records only when they can go out at once: until then the newest state wins.
         while self.slots.len() > 0 && self.queue.pending() < window {
             let Some(record) = self.slots.pop() else { break };
-            self.queue.push(record);
+            self.enqueue(record);
         }
         let held = &self.held;
         if held.is_empty() {
@@ -141,10 +145,10 @@ impl Sink {
         for number in known {
             match ack.verdict {
                 Verdict::Retry => match self.queue.send_again(number) {
-                    Some(device) => {
+                    Some(again) => {
                         self.books.retries += 1;
-                        if retry.last() != Some(&device) {
-                            retry.push(device);
+                        if !self.comes_again(number, &again) && retry.last() != Some(&again.device) {
+                            retry.push(again.device);
                         }
                     }
                     None => self.books.late_acks += 1,
@@ -160,6 +164,7 @@ impl Sink {
             return;
         };
         self.refusals = 0;
+        self.confirmed_early(number, &settled);
         if delivered {
             self.books.delivered += 1;
             if self.held.get(&settled.device).is_some_and(|(until, _)| *until == 0) {

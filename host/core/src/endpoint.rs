@@ -157,16 +157,15 @@ impl Core {
         );
     }
 
-    /// Work that could not leave any more: whoever waits is told.
+    /// Work that cannot leave (any more): whoever waits is told, and a step towards a connection is tried again later.
     fn not_submitted(&mut self, queued: Queued) {
+        const REASON: &str = "the plugin does not answer";
+        let current = self.devices[queued.device].session == queued.session;
         match queued.work {
-            Work::Read { group, .. } if self.devices[queued.device].session == queued.session => {
-                self.groups[group].busy = false;
-            }
-            Work::Command(command) => self.command_lost(command, "the device cannot be reached"),
-            Work::Fetch(fetch) | Work::Browse(fetch) => {
-                self.fetch_failed(fetch, "the device cannot be reached")
-            }
+            Work::Command(command) => self.command_lost(command, REASON),
+            Work::Fetch(fetch) | Work::Browse(fetch) => self.fetch_failed(fetch, REASON),
+            Work::Disconnect | Work::CancelSelection { .. } => {}
+            _ if current => self.lose_device(queued.device, REASON),
             _ => {}
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     Now,
     books::Drop,
     model::{self, Deadband, Send, Timestamp},
-    queue::{Class, Record},
+    queue::{Class, Record, Settled},
     route::Outgoing,
     sink::Sink,
     time::ns,
@@ -179,7 +179,7 @@ impl Sink {
         let record = self.record(out, device, now);
         self.books.accepted += 1;
         if self.durable {
-            self.queue.push(record);
+            self.enqueue(record);
         } else {
             let superseded = match record.class {
                 Class::State => self.slots.state(slot, record),
@@ -255,15 +255,53 @@ impl Sink {
     /// The plugin turned out to be durable: what waited in slots is queued.
     pub(crate) fn slots_to_queue(&mut self) {
         while let Some(record) = self.slots.pop() {
-            self.queue.push(record);
+            self.enqueue(record);
         }
         self.queue.end_of_poll();
+    }
+
+    /// Numbers a record.
+    pub(crate) fn enqueue(&mut self, record: Record) {
+        let slot = self.slot_of.get(&record.sample.point).copied();
+        let number = self.queue.push(record);
+        if let Some(newest) = slot.and_then(|slot| self.newest.get_mut(slot as usize)) {
+            *newest = number;
+        }
+    }
+
+    /// A record comes again: behind newer ones of its point it must not be the last word. True if it was void instead.
+    pub(crate) fn comes_again(&mut self, number: u64, again: &Settled) -> bool {
+        let Some(slot) = self.slot_of.get(&again.point).copied() else { return false };
+        let newest = self.newest.get(slot as usize).copied().unwrap_or(0);
+        if newest <= number {
+            return false;
+        }
+        if !self.durable && again.class == Class::State {
+            self.give_up(number, Drop::Superseded);
+            return true;
+        }
+        if !self.queue.is_waiting(newest) {
+            self.echo.insert(slot);
+        }
+        false
+    }
+
+    /// The newest record of a point was confirmed while it waited to be sent again: older ones may still come after it.
+    pub(crate) fn confirmed_early(&mut self, number: u64, settled: &Settled) {
+        if let Some(slot) = self.slot_of.get(&settled.point).copied()
+            && settled.waiting
+            && self.newest.get(slot as usize) == Some(&number)
+        {
+            self.echo.insert(slot);
+        }
     }
 
     /// The far side or the instance is gone: what is unconfirmed comes again. States of a sink that is not durable are
     /// void, because the snapshot after the reconnect holds newer ones.
     pub(crate) fn send_all_again(&mut self) {
-        self.queue.send_all_again();
+        for (number, again) in self.queue.send_all_again() {
+            self.comes_again(number, &again);
+        }
         if !self.durable {
             for number in self.queue.waiting_where(|record| record.class == Class::State) {
                 self.give_up(number, Drop::Superseded);

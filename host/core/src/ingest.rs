@@ -176,21 +176,22 @@ impl Core {
             }
             Verdict::State | Verdict::Event => {}
         }
+        let was_lost = self.points[id].is_lost();
         self.store(id, sample.kind, cell, ts_ns, marks, device_quality, host);
         self.points[id].request = context.request;
         self.answered(id);
-        self.emit_taken(id, cause, event, context);
+        self.emit_taken(id, cause, event, was_lost, context);
         if context.request == 0 {
             self.maybe_online(device);
         }
     }
 
     /// Passes on what the table took, unless an operator covers it.
-    fn emit_taken(&mut self, id: PointId, cause: Cause, event: bool, context: Context) {
+    fn emit_taken(&mut self, id: PointId, cause: Cause, event: bool, was_lost: bool, context: Context) {
         let resync = cause == Cause::Resync;
         if self.points[id].overlay != Overlay::None {
-            if resync {
-                self.emit_state(id, Cause::Host);
+            if resync || was_lost {
+                self.emit_host(id);
             }
             return;
         }

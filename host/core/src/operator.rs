@@ -6,13 +6,12 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     Core, Output,
-    arena::{Id, PointId},
+    arena::Id,
     input::{Ask, Operator},
     model::CommandMode,
     output::{LogLevel, Reply, StoreAction},
     state::StoreWait,
     switches,
-    table::{Cell, Overlay},
 };
 
 /// Most points that may be blocked or substituted at once (G9).
@@ -59,44 +58,42 @@ impl Core {
         if self.switches.blocked.len() + self.switches.substituted.len() >= MAX_SWITCHED && what.is_some() {
             return self.failed(id, "too many points are blocked or substituted");
         }
+        if let Some(Some(json)) = &what
+            && substitute_value(self.shown_kind(point), json) == Value::None
+        {
+            return self.failed(id, &format!("expected a value of the point's kind, found {json}"));
+        }
         self.switches.blocked.remove(name);
         self.switches.substituted.remove(name);
-        let (event, value, overlay) = match what {
-            None => ("unblock", Json::Null, Overlay::None),
+        let wall_ns = self.now.wall_ns;
+        let (event, value) = match what {
+            None => {
+                self.points[point].uncover(wall_ns);
+                ("unblock", Json::Null)
+            }
             Some(None) => {
                 self.switches.blocked.insert(name.to_owned());
-                ("block", Json::Null, Overlay::Blocked)
+                self.points[point].block(wall_ns);
+                ("block", Json::Null)
             }
             Some(Some(json)) => {
-                let kind =
-                    Some(self.points[point].cell.kind).filter(|kind| *kind != busbar_contract::Kind::None);
-                let value = substitute_value(kind, &json);
-                if value == Value::None {
-                    return self.failed(id, &format!("expected a value of the point's kind, found {json}"));
-                }
+                let value = substitute_value(self.shown_kind(point), &json);
+                self.points[point].substitute(&value, wall_ns);
                 self.switches.substituted.insert(name.to_owned(), json.clone());
-                ("substitute", json, Overlay::Substituted(Cell::of(&value)))
+                ("substitute", json)
             }
         };
-        self.cover(point, overlay);
-        self.switched(event, name, origin, &value);
-        self.done(id);
-    }
-
-    fn cover(&mut self, point: PointId, overlay: Overlay) {
-        let wall_ns = self.now.wall_ns;
-        let state = &mut self.points[point];
-        if state.overlay == overlay {
-            return;
-        }
-        state.overlay = overlay;
-        state.ts_ns = wall_ns;
-        state.marks = busbar_contract::Flags::GATEWAY_TIME;
         self.emit_host(point);
         self.end_of_poll();
         if let Some(group) = self.points[point].group {
             self.read_now(group);
         }
+        self.switched(event, name, origin, &value);
+        self.done(id);
+    }
+
+    fn shown_kind(&self, point: crate::arena::PointId) -> Option<busbar_contract::Kind> {
+        Some(self.points[point].cell.kind).filter(|kind| *kind != busbar_contract::Kind::None)
     }
 
     fn maintenance(&mut self, id: u64, device: &str, on: bool, origin: &Origin) {

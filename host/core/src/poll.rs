@@ -58,9 +58,16 @@ impl Core {
     /// Watches that a device online is heard of at least every `probe_interval`.
     pub(crate) fn arm_probe(&mut self, device: DeviceId) {
         if !std::mem::replace(&mut self.devices[device].probe_armed, true) {
-            let at_ns = self.devices[device].last_exchange_ns + self.probe_interval_ns(device);
+            let at_ns = self.quiet_since(device) + self.probe_interval_ns(device);
             self.timers.arm(at_ns.max(self.now.mono_ns + 1), Timer::Probe(device));
         }
+    }
+
+    /// Since when nothing proved that the device lives. Where only a probe proves that a subscription lives, polls do not
+    /// count.
+    fn quiet_since(&self, device: DeviceId) -> u64 {
+        let state = &self.devices[device];
+        if state.needs_probes { state.last_probe_ns } else { state.last_exchange_ns }
     }
 
     pub(crate) fn probe_timer(&mut self, device: DeviceId) {
@@ -68,37 +75,43 @@ impl Core {
         if !self.is_online(device) {
             return;
         }
-        let idle_ns = self.now.mono_ns.saturating_sub(self.devices[device].last_exchange_ns);
-        let reading = self.devices[device].groups.iter().any(|group| self.groups[*group].busy);
-        if idle_ns >= self.probe_interval_ns(device) && !self.devices[device].probing && !reading {
-            self.probe(device);
-            self.devices[device].probe_armed = true;
-            self.timers.arm(self.now.mono_ns + self.probe_interval_ns(device), Timer::Probe(device));
-        } else if idle_ns >= self.probe_interval_ns(device) {
-            self.devices[device].probe_armed = true;
-            self.timers.arm(self.now.mono_ns + self.probe_interval_ns(device), Timer::Probe(device));
-        } else {
-            self.arm_probe(device);
+        let interval_ns = self.probe_interval_ns(device);
+        let state = &self.devices[device];
+        if self.now.mono_ns.saturating_sub(self.quiet_since(device)) < interval_ns {
+            return self.arm_probe(device);
         }
+        // A running read shows within its deadline whether the device lives.
+        let reading = !state.needs_probes && state.groups.iter().any(|group| self.groups[*group].busy);
+        if !state.probing && !reading {
+            self.probe(device);
+        }
+        self.devices[device].probe_armed = true;
+        self.timers.arm(self.now.mono_ns + interval_ns, Timer::Probe(device));
     }
 
     fn probe(&mut self, device: DeviceId) {
         let known = self.devices[device].plugin.is_some_and(|id| self.plugin_knows(id, op::request::PROBE));
         if self.devices[device].can_probe && known {
             self.devices[device].probing = true;
-            self.ask(device, Work::Probe);
-            return;
+            return self.ask(device, Work::Probe);
         }
-        // Without a probe the smallest read shows that the device lives.
-        let groups = &self.devices[device].groups;
-        let smallest = groups.iter().copied().min_by_key(|group| self.groups[*group].points.len());
-        if let Some(group) = smallest {
+        // Without a probe a read shows that the device lives: of what is subscribed, else the smallest.
+        self.devices[device].last_probe_ns = self.now.mono_ns;
+        let groups = self.devices[device].groups.clone();
+        if self.devices[device].needs_probes {
+            for group in groups {
+                if self.groups[group].points.iter().any(|point| self.points[*point].subscribed) {
+                    self.read_now(group);
+                }
+            }
+        } else if let Some(group) = groups.into_iter().min_by_key(|group| self.groups[*group].points.len()) {
             self.read_now(group);
         }
     }
 
     pub(crate) fn probed(&mut self, device: DeviceId) {
         self.devices[device].probing = false;
+        self.devices[device].last_probe_ns = self.now.mono_ns;
         self.exchanged(device);
         // Without integrity the probe is the proof that the subscription lives.
         if self.devices[device].integrity_ns == 0 {

@@ -76,6 +76,8 @@ pub(crate) struct Settled {
     pub(crate) point: u32,
     pub(crate) commit: u32,
     pub(crate) class: Class,
+    /// It was not on its way: not sent yet, or to be sent again.
+    pub(crate) waiting: bool,
 }
 
 /// A delivery, ready to be sent.
@@ -168,6 +170,7 @@ impl Queue {
             point: record.sample.point,
             commit: record.commit,
             class: record.class,
+            waiting: was == Status::Waiting,
         };
         let freed = record.blob.take().map_or(0, |blob| blob.len() as u64);
         match was {
@@ -183,43 +186,51 @@ impl Queue {
         Some(settled)
     }
 
-    /// A record that was sent must be sent again. Returns its device; `None` if it is not on its way.
-    pub(crate) fn send_again(&mut self, number: u64) -> Option<u32> {
+    /// A record that was sent must be sent again. `None` if it is not on its way.
+    pub(crate) fn send_again(&mut self, number: u64) -> Option<Settled> {
         let entry = self.entry(number)?;
         if entry.status != Status::InFlight {
             return None;
         }
         entry.status = Status::Waiting;
-        let device = entry.record.device;
+        let record = &entry.record;
+        let again = Settled {
+            device: record.device,
+            point: record.sample.point,
+            commit: record.commit,
+            class: record.class,
+            waiting: true,
+        };
         self.in_flight -= 1;
         self.waiting += 1;
-        Some(device)
+        Some(again)
     }
 
-    /// Everything on its way must be sent again, from the oldest on.
-    pub(crate) fn send_all_again(&mut self) {
-        for entry in &mut self.entries {
-            if entry.status == Status::InFlight {
-                entry.status = Status::Waiting;
-            }
-        }
-        self.waiting += self.in_flight;
-        self.in_flight = 0;
+    /// The record was not sent yet, or will be sent again.
+    pub(crate) fn is_waiting(&mut self, number: u64) -> bool {
+        self.entry(number).is_some_and(|entry| entry.status == Status::Waiting)
+    }
+
+    /// Everything on its way must be sent again, from the oldest on. Returns what that is.
+    pub(crate) fn send_all_again(&mut self) -> Vec<(u64, Settled)> {
+        let again = self.again_from(self.base);
         self.replay_below = self.next_number();
-        self.rewind();
+        again
     }
 
     /// A delivery that began with `first` was not taken: it and what was sent after it must be sent again.
-    pub(crate) fn not_taken(&mut self, first: u64) {
-        let start = usize::try_from(first.saturating_sub(self.base)).unwrap_or(usize::MAX);
-        for entry in self.entries.iter_mut().skip(start) {
-            if entry.status == Status::InFlight {
-                entry.status = Status::Waiting;
-                self.waiting += 1;
-                self.in_flight -= 1;
-            }
-        }
+    pub(crate) fn not_taken(&mut self, first: u64) -> Vec<(u64, Settled)> {
+        self.again_from(first)
+    }
+
+    fn again_from(&mut self, first: u64) -> Vec<(u64, Settled)> {
+        let sent: Vec<u64> = (self.base..)
+            .zip(&self.entries)
+            .filter(|(number, entry)| *number >= first && entry.status == Status::InFlight)
+            .map(|(number, _)| number)
+            .collect();
         self.rewind();
+        sent.into_iter().filter_map(|number| Some((number, self.send_again(number)?))).collect()
     }
 
     /// Looks for waiting records from the front again.
@@ -421,7 +432,7 @@ pub(crate) mod tests {
             queue.end_of_poll();
         }
         while queue.next_delivery(10, |_| false).is_some() {}
-        assert_eq!(queue.send_again(1), Some(0));
+        assert_eq!(queue.send_again(1).map(|again| again.device), Some(0));
         assert_eq!(queue.send_again(1), None, "only what is on its way");
         queue.push(record(0, 0, 4));
         queue.push(record(1, 0, 5));

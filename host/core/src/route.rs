@@ -34,17 +34,18 @@ impl Outgoing {
         commit: u32,
     ) -> Self {
         let cell = point.shown();
+        let (ts_ns, value_ts_ns, marks) = point.shown_times();
         Self {
             sample: Sample {
-                ts_ns: point.ts_ns,
+                ts_ns,
                 bits: cell.bits,
                 point: id.number(),
                 quality: point.quality().0,
                 kind: cell.kind as u8,
-                flags: Flags::new(cause, point.marks).0,
+                flags: Flags::new(cause, marks).0,
             },
             blob: cell.blob.clone(),
-            value_ts_ns: point.value_ts_ns,
+            value_ts_ns,
             class: if event { Class::Event } else { Class::State },
             late: false,
             flags,

@@ -83,6 +83,10 @@ pub(crate) struct Sink {
     pub(crate) refusals: u32,
     pub(crate) overflow: bool,
     pub(crate) snapshot_due: bool,
+    /// Number of the newest record of each point, by slot.
+    pub(crate) newest: Vec<u64>,
+    /// Points of which an older record is sent after a newer one: their latest state is sent last.
+    pub(crate) echo: BTreeSet<u32>,
     pub(crate) touched: bool,
     /// Tokens whose records ended inside the sink.
     pub(crate) ended_commits: Vec<(u32, bool)>,
@@ -119,6 +123,8 @@ impl Sink {
             refusals: 0,
             overflow: false,
             snapshot_due: true,
+            newest: Vec::new(),
+            echo: BTreeSet::new(),
             touched: false,
             ended_commits: Vec::new(),
             seen: BTreeSet::new(),
@@ -140,6 +146,7 @@ impl Sink {
             self.routed.iter().zip(0..).map(|(routed, slot)| (routed.point.number(), slot)).collect();
         self.slots = Slots::new(self.routed.len());
         self.feed.resize(self.routed.len());
+        self.newest = vec![0; self.routed.len()];
     }
 
     /// Records not yet ended.
@@ -342,6 +349,8 @@ impl Core {
         state.queue.rewind();
         if std::mem::replace(&mut state.snapshot_due, false) {
             self.snapshot(sink);
+        } else {
+            self.send_echoes(sink);
         }
         self.mark_sink(sink);
         self.set_sink_connected(sink, true);
@@ -523,16 +532,32 @@ impl Core {
 
     /// The whole image as states.
     fn snapshot(&mut self, sink: SinkId) {
+        self.sinks[sink].echo.clear();
         for slot in 0..self.sinks[sink].routed.len() as u32 {
-            let Some(routed) = self.sinks[sink].routed.get(slot as usize) else { continue };
-            let point = routed.point;
-            let device = self.points[point].device.map_or(u32::MAX, Id::number);
-            let flags = busbar_contract::batch::SNAPSHOT as u8;
-            let cause = busbar_contract::Cause::Integrity;
-            let out = crate::route::Outgoing::from_point(point, &self.points[point], cause, false, flags, 0);
-            self.sinks[sink].accept(slot, &out, device, self.now);
+            self.send_state(sink, slot, busbar_contract::batch::SNAPSHOT as u8);
         }
         self.sinks[sink].queue.end_of_poll();
+    }
+
+    /// After a replay the latest state of each point is sent last (SEMANTICS 8).
+    pub(crate) fn send_echoes(&mut self, sink: SinkId) {
+        let slots = std::mem::take(&mut self.sinks[sink].echo);
+        if slots.is_empty() {
+            return;
+        }
+        for slot in slots {
+            self.send_state(sink, slot, 0);
+        }
+        self.sinks[sink].queue.end_of_poll();
+    }
+
+    /// What the table shows of one point, as a record.
+    fn send_state(&mut self, sink: SinkId, slot: u32, flags: u8) {
+        let Some(point) = self.sinks[sink].routed.get(slot as usize).map(|routed| routed.point) else { return };
+        let device = self.points[point].device.map_or(u32::MAX, Id::number);
+        let cause = busbar_contract::Cause::Integrity;
+        let out = crate::route::Outgoing::from_point(point, &self.points[point], cause, false, flags, 0);
+        self.sinks[sink].accept(slot, &out, device, self.now);
     }
 
     /// Time that a record may wait at most.

@@ -199,6 +199,10 @@ pub(crate) struct Device {
     pub(crate) interrogated: bool,
     pub(crate) integrity_ns: u64,
     pub(crate) last_exchange_ns: u64,
+    /// Last time a probe proved that the device, and with it its subscription, lives.
+    pub(crate) last_probe_ns: u64,
+    /// Points are subscribed without integrity: only probes prove that they live.
+    pub(crate) needs_probes: bool,
     pub(crate) probing: bool,
     pub(crate) can_probe: bool,
     pub(crate) probe_armed: bool,

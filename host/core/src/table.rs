@@ -71,8 +71,17 @@ impl Cell {
 pub(crate) enum Overlay {
     #[default]
     None,
-    Blocked,
-    Substituted(Cell),
+    /// The value of that moment stays.
+    Blocked(Covered),
+    Substituted(Covered),
+}
+
+/// What a covered point shows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Covered {
+    pub(crate) cell: Cell,
+    pub(crate) ts_ns: i64,
+    pub(crate) value_ts_ns: i64,
 }
 
 /// Where a sample of this point goes: sink and slot within the sink.
@@ -126,7 +135,8 @@ impl Point {
     pub(crate) fn quality(&self) -> Quality {
         match self.overlay {
             Overlay::None => self.underlying(),
-            Overlay::Blocked => self.underlying().worst(BLOCKED),
+            Overlay::Blocked(_) if self.is_lost() => BLOCKED.with(Quality::COMM_LOST),
+            Overlay::Blocked(_) => BLOCKED,
             Overlay::Substituted(_) => Quality::SUBSTITUTED,
         }
     }
@@ -134,9 +144,37 @@ impl Point {
     /// The value everybody sees.
     pub(crate) fn shown(&self) -> &Cell {
         match &self.overlay {
-            Overlay::Substituted(cell) => cell,
-            _ => &self.cell,
+            Overlay::Blocked(covered) | Overlay::Substituted(covered) => &covered.cell,
+            Overlay::None => &self.cell,
         }
+    }
+
+    /// Time of what everybody sees, source time of its value, and marks.
+    pub(crate) fn shown_times(&self) -> (i64, i64, u8) {
+        match &self.overlay {
+            Overlay::Blocked(covered) | Overlay::Substituted(covered) => {
+                (covered.ts_ns, covered.value_ts_ns, Flags::GATEWAY_TIME)
+            }
+            Overlay::None => (self.ts_ns, self.value_ts_ns, self.marks),
+        }
+    }
+
+    /// An operator blocks the point: what it shows stays.
+    pub(crate) fn block(&mut self, wall_ns: i64) {
+        let covered = Covered { cell: self.cell.clone(), ts_ns: wall_ns, value_ts_ns: self.value_ts_ns };
+        self.overlay = Overlay::Blocked(covered);
+    }
+
+    /// An operator enters a value.
+    pub(crate) fn substitute(&mut self, value: &Value, wall_ns: i64) {
+        self.overlay = Overlay::Substituted(Covered { cell: Cell::of(value), ts_ns: wall_ns, value_ts_ns: wall_ns });
+    }
+
+    /// The point shows the device again.
+    pub(crate) fn uncover(&mut self, wall_ns: i64) {
+        self.overlay = Overlay::None;
+        self.ts_ns = wall_ns;
+        self.marks = Flags::GATEWAY_TIME;
     }
 
     /// The host's bits change at `wall_ns`: value and its source time are kept (SEMANTICS 2). True if it made a difference.
@@ -147,6 +185,9 @@ impl Point {
         self.host_quality = quality;
         self.ts_ns = wall_ns;
         self.marks = Flags::GATEWAY_TIME;
+        if let Overlay::Blocked(covered) | Overlay::Substituted(covered) = &mut self.overlay {
+            covered.ts_ns = wall_ns;
+        }
         true
     }
 
@@ -185,12 +226,15 @@ mod tests {
     #[test]
     fn an_operator_hides_and_uncovers() {
         let mut point = Point { cell: Cell::of(&Value::Int(5)), ..Point::default() };
-        point.overlay = Overlay::Substituted(Cell::of(&Value::Int(7)));
+        point.substitute(&Value::Int(7), 1);
         assert_eq!(point.shown().value(), Value::Int(7));
         assert_eq!(point.quality().to_string(), "good|substituted");
-        point.overlay = Overlay::Blocked;
+        point.block(2);
+        point.cell = Cell::of(&Value::Int(6));
         assert_eq!(point.quality().to_string(), "invalid|operator_blocked");
-        assert_eq!(point.shown().value(), Value::Int(5));
+        assert_eq!(point.shown().value(), Value::Int(5), "the value of that moment stays");
+        point.uncover(3);
+        assert_eq!((point.shown().value(), point.ts_ns), (Value::Int(6), 3));
     }
 
     #[test]

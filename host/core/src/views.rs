@@ -65,15 +65,16 @@ impl Core {
         } else {
             configured
         };
+        let (ts_ns, value_ts_ns, marks) = point.shown_times();
         PointView {
             device,
             name,
             number: id.number(),
             value: point.shown().value(),
             quality: point.quality(),
-            ts_ns: point.ts_ns,
-            value_ts_ns: point.value_ts_ns,
-            gateway_time: Flags(point.marks).gateway_time(),
+            ts_ns,
+            value_ts_ns,
+            gateway_time: Flags(marks).gateway_time(),
             unit,
             writable: point.writable,
             metadata,

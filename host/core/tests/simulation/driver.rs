@@ -1,319 +1,377 @@
-//! Model of a driver plugin with its SDK: keeps rules R1 to R5, whatever the device behind it does.
+//! Model drivers: what they answer depends on the mood of the device.
+//!
+//! Values tell where they come from: the point number in the upper half, a counter in the lower. Source times end in
+//! 7 ns, the world's own times in 0, so a time that was mixed up shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use busbar_contract::{
-    Answer, Cause, Event, Failure, FailureKind, Flags, Quality, Request, Samples, Stage, Value, batch,
-    event::{BoundGroup, Done},
-    request::Command,
+    Action, Answer, Cause, Event, Failure, FailureKind, Flags, Quality, Reason, Request, Samples, Stage, Value, batch,
+    event::{BoundGroup, Done, Gap, State},
 };
 use busbar_core::{Input, input::Push};
 
-use crate::{rng::Rng, site::DRIVER};
+use crate::world::{Happening, MS, World};
 
-/// What the device behind the driver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Answers in time.
-    Healthy,
-    /// Answers late but within the response time-out.
+pub(crate) enum Mood {
+    /// Answers within a few milliseconds.
+    Normal,
+    /// Answers late, but in time.
     Slow,
-    /// Never answers; the driver reports it after its time-outs.
-    Silent,
-    /// Refuses connections and ends sessions.
-    Gone,
-    /// Refuses one point.
-    Refusing,
-    /// The driver itself does not come back (the SDK answers at the deadline).
-    Stuck,
-    /// Not even the SDK answers.
-    Hung,
-    /// Pushes foreign points, leaves points out, repeats answers.
-    Lying,
+    /// Does not answer: NO_ANSWER after the time-out.
+    Dead,
+    /// Closes its session.
+    Resets,
+    /// Reads are refused.
+    Refuses,
+    /// The driver never completes anything (breaks R4).
+    Hangs,
+    /// The driver lies: foreign points, left-out points, wrong and repeated request numbers.
+    Lies,
+    /// The driver panics in every call.
+    Panics,
 }
 
-/// Modes in which a device does what it should.
-pub(crate) const fn is_good(mode: Mode) -> bool {
-    matches!(mode, Mode::Healthy | Mode::Slow)
-}
-
-/// A device as the driver sees it.
-#[derive(Debug, Default)]
-pub(crate) struct Attached {
-    /// Index in the site.
-    pub(crate) index: usize,
+/// Values that will be pushed.
+pub(crate) struct Values {
+    pub(crate) instance: u64,
+    pub(crate) request: u64,
     pub(crate) points: Vec<u32>,
-    pub(crate) groups: BTreeMap<u32, Vec<u32>>,
-    pub(crate) connected: bool,
+    pub(crate) cause: Cause,
+    pub(crate) token: u32,
+    pub(crate) flags: u32,
 }
 
-/// One open instance.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Instance {
-    pub(crate) id: u64,
-    pub(crate) devices: BTreeMap<u32, Attached>,
-    /// Requests that wait for their completion.
-    pub(crate) pending: BTreeSet<u64>,
-    pub(crate) stopping: bool,
+    pub(crate) plugin: usize,
+    pub(crate) sink: Option<usize>,
+    pub(crate) groups: BTreeMap<u32, Vec<u32>>,
+    pub(crate) attached: BTreeSet<u32>,
+    pub(crate) connected: BTreeSet<u32>,
+    pub(crate) subscribed: BTreeMap<u32, Vec<u32>>,
+    pub(crate) stopped: bool,
 }
 
-/// What the driver will do: inputs with their delay, milliseconds.
-pub(crate) type Plan = Vec<(u64, Input)>;
-
-/// What one device does and has.
-#[derive(Debug, Clone)]
-pub(crate) struct Behind {
-    pub(crate) mode: Mode,
-    pub(crate) response_timeout_ms: u64,
-    pub(crate) retries: u64,
+pub(crate) struct Device {
+    pub(crate) mood: Mood,
+    pub(crate) subscribes: bool,
+    pub(crate) can_probe: bool,
+    /// When the model sent the DONE of the last CONNECT.
+    pub(crate) connected_ns: u64,
 }
 
-/// A value that names the point it belongs to: `number x 1e6 + counter`. Checked wherever a value turns up (G4).
-pub(crate) fn value_of(point: u32, counter: u64) -> Value {
-    Value::Float64(f64::from(point) * 1e6 + (counter % 1_000_000) as f64)
-}
-
-/// The point that a value names.
-pub(crate) fn named_by(value: f64) -> u32 {
-    (value / 1e6) as u32
-}
-
-pub(crate) fn event(instance: u64, request: u64, event: Event) -> Input {
-    Input::Event { plugin: DRIVER, instance, request, event }
-}
-
-fn failed(instance: u64, request: u64, kind: FailureKind) -> Input {
-    event(instance, request, Event::Failed(Failure::new(kind, format!("simulated {kind:?}"))))
-}
-
-fn done(instance: u64, request: u64, body: Done) -> Input {
-    event(instance, request, Event::Done(body))
-}
-
-/// Answers one request. `wall_ns` stamps the samples, `counter` makes values differ.
-pub(crate) fn answer(
-    rng: &mut Rng,
-    instance: &mut Instance,
-    behind: &[Behind],
-    request: u64,
-    body: &Request,
-    wall_ns: i64,
-    counter: &mut u64,
-) -> Plan {
-    let id = instance.id;
-    instance.pending.insert(request);
-    match body {
-        Request::Attach(attach) => {
-            let index = attach.name.trim_start_matches('d').parse().ok();
-            let index = index.and_then(|n: usize| behind.get(n).map(|_| n)).unwrap_or(usize::MAX);
-            instance.devices.insert(attach.device, Attached { index, ..Attached::default() });
-            vec![(1, done(id, request, Done::default()))]
-        }
-        Request::Detach(body) => {
-            instance.devices.remove(&body.device.unwrap_or(u32::MAX));
-            vec![(1, done(id, request, Done::default()))]
-        }
-        Request::Bind(bind) => {
-            let Some(device) = instance.devices.get_mut(&bind.device) else {
-                return vec![(1, failed(id, request, FailureKind::Bug))];
-            };
-            device.points = bind.points.iter().map(|point| point.point).collect();
-            device.groups = bind.groups.iter().map(|group| (group.group, group.points.clone())).collect();
-            let groups = bind.groups.iter().map(|g| BoundGroup { group: g.group, exchanges: 1 }).collect();
-            vec![(1, done(id, request, Done { groups, ..Done::default() }))]
-        }
-        Request::Connect(body) => {
-            connect(rng, id, instance, behind, request, body.device.unwrap_or(u32::MAX), body.deadline_ms)
-        }
-        Request::Disconnect(body) => {
-            if let Some(device) = instance.devices.get_mut(&body.device.unwrap_or(u32::MAX)) {
-                device.connected = false;
+impl World {
+    pub(crate) fn driver_submit(&mut self, instance: u64, request: u64, body: &Request) {
+        let device = match body {
+            Request::Read(read) => self.group_device(instance, read.group),
+            Request::Connect(of) | Request::Disconnect(of) | Request::Probe(of) => of.device,
+            Request::Attach(body) => Some(body.device),
+            Request::Bind(body) => Some(body.device),
+            Request::Subscribe(body) => Some(body.device),
+            Request::Command(body) => Some(body.device),
+            Request::Browse(body) => Some(body.device),
+            Request::BlockRead(body) => Some(body.device),
+            Request::BlockWrite(body) => Some(body.device),
+            Request::Committed(body) => {
+                self.committed(body.device, body.token, body.ok);
+                return;
             }
-            vec![(1, done(id, request, Done::default()))]
+            _ => return,
+        };
+        let Some(device) = device else { return };
+        let mood = self.devices[device as usize].mood;
+        let delay = match mood {
+            Mood::Slow => self.rng.range(20, 150) * MS,
+            _ => self.rng.range(1, 8) * MS,
+        };
+        let timeout = self.timeout_ns(device);
+        match (mood, body) {
+            (Mood::Hangs, Request::Attach(_) | Request::Bind(_)) => {}
+            (Mood::Hangs, _) => return,
+            (Mood::Panics, _) => {
+                return self.fail(instance, request, delay, FailureKind::Bug, "panic");
+            }
+            _ => {}
         }
-        Request::Read(read) => {
-            let found = instance.devices.iter().find(|(_, device)| device.groups.contains_key(&read.group));
-            let Some((number, device)) = found else {
-                return vec![(1, failed(id, request, FailureKind::Bug))];
-            };
-            let points = device.groups[&read.group].clone();
-            let (number, lost_points) = (*number, device.points.clone());
-            if !device.connected {
-                return vec![(1, failed(id, request, FailureKind::Session))];
-            }
-            let mode = mode_of(instance, number, behind);
-            let Some((delay, fails)) = timing(rng, &mode, u64::from(read.deadline_ms)) else { return vec![] };
-            if let Some(kind) = fails {
-                end_session(instance, number, kind);
-                return vec![(delay, failed(id, request, kind))];
-            }
-            let samples = samples(rng, mode.mode, &points, &lost_points, read.cause, wall_ns, counter);
-            vec![(delay, Input::Push(Push { instance: id, request, token: 0, flags: batch::LAST, samples }))]
-        }
-        Request::BlockRead(block) => {
-            let mode = mode_of(instance, block.device, behind);
-            if !instance.devices.get(&block.device).is_some_and(|device| device.connected) {
-                return vec![(1, failed(id, request, FailureKind::Session))];
-            }
-            let Some((delay, fails)) = timing(rng, &mode, block.deadline_ms) else { return vec![] };
-            if let Some(kind) = fails {
-                end_session(instance, block.device, kind);
-                return vec![(delay, failed(id, request, kind))];
-            }
-            let samples = samples(rng, Mode::Healthy, &block.points, &[], Cause::Poll, wall_ns, counter);
-            let flags = batch::LAST | batch::BLOCK;
-            vec![(delay, Input::Push(Push { instance: id, request, token: 0, flags, samples }))]
-        }
-        Request::Probe(body) => {
-            let number = body.device.unwrap_or(u32::MAX);
-            let mode = mode_of(instance, number, behind);
-            if !instance.devices.get(&number).is_some_and(|device| device.connected) {
-                return vec![(1, failed(id, request, FailureKind::Session))];
-            }
-            match timing(rng, &mode, body.deadline_ms) {
-                None => vec![],
-                Some((delay, Some(kind))) => {
-                    end_session(instance, number, kind);
-                    vec![(delay, failed(id, request, kind))]
+        match body {
+            Request::Attach(_) => {
+                if let Some(state) = self.instances.get_mut(&instance) {
+                    state.attached.insert(device);
                 }
-                Some((delay, None)) => vec![(delay, done(id, request, Done::default()))],
+                self.done(instance, request, delay, Done::default());
+            }
+            Request::Bind(bind) => {
+                let groups = bind.groups.iter().map(|group| BoundGroup { group: group.group, exchanges: 1 }).collect();
+                if let Some(state) = self.instances.get_mut(&instance) {
+                    for group in &bind.groups {
+                        state.groups.insert(group.group, group.points.clone());
+                    }
+                }
+                self.done(instance, request, delay, Done { groups, ..Done::default() });
+            }
+            _ if mood == Mood::Dead => self.fail(instance, request, timeout, FailureKind::NoAnswer, "no answer"),
+            _ if mood == Mood::Resets && self.rng.chance(70) => {
+                self.fail(instance, request, delay, FailureKind::Session, "reset by peer");
+            }
+            Request::Connect(_) => {
+                if let Some(state) = self.instances.get_mut(&instance) {
+                    state.connected.insert(device);
+                    state.subscribed.remove(&device);
+                }
+                self.devices[device as usize].connected_ns = self.now.mono_ns + delay;
+                self.done(instance, request, delay, Done::default());
+            }
+            Request::Disconnect(_) => {
+                if let Some(state) = self.instances.get_mut(&instance) {
+                    state.connected.remove(&device);
+                }
+                self.done(instance, request, delay, Done::default());
+            }
+            Request::Probe(_) if self.devices[device as usize].can_probe => {
+                self.at(self.now.mono_ns + delay, Happening::Probed { device });
+                self.done(instance, request, delay, Done::default());
+            }
+            Request::Probe(_) => self.fail(instance, request, delay, FailureKind::Unsupported, "no probe"),
+            Request::Subscribe(body) => self.subscribe(instance, request, delay, device, &body.points, body.integrity_ms),
+            Request::Read(read) => {
+                let points = self.instances[&instance].groups.get(&read.group).cloned().unwrap_or_default();
+                self.answer_read(instance, request, delay, device, &points, mood);
+            }
+            Request::BlockRead(body) => self.push_values(instance, request, delay, &body.points, batch::LAST | batch::BLOCK),
+            Request::Command(command) => {
+                self.commands_seen(command.point, command.action, &command.value);
+                self.answer_command(instance, request, delay, command.point, command.action, timeout);
+            }
+            Request::BlockWrite(write) => {
+                for entry in &write.values {
+                    self.commands_seen(entry.point, Action::Operate, &entry.value);
+                }
+                let point = write.values[0].point;
+                self.answer_command(instance, request, delay, point, Action::Operate, timeout);
+            }
+            Request::Browse(_) => {
+                let page = busbar_contract::event::Page { entries: vec![serde_json::json!({"name": "x"})] };
+                self.event(instance, request, delay, Event::Page(page));
+                self.done(instance, request, delay, Done::default());
+            }
+            _ => {}
+        }
+    }
+
+    fn group_device(&self, instance: u64, group: u32) -> Option<u32> {
+        let point = *self.instances.get(&instance)?.groups.get(&group)?.first()?;
+        Some(self.points[point as usize].device)
+    }
+
+    fn timeout_ns(&self, device: u32) -> u64 {
+        let config = &self.plant.site.devices[device as usize];
+        config.response_timeout.as_nanos() as u64 * u64::from(config.retries + 1) - 10 * MS
+    }
+
+    fn subscribe(&mut self, instance: u64, request: u64, delay: u64, device: u32, points: &[u32], integrity_ms: u64) {
+        if !self.devices[device as usize].subscribes {
+            return self.done(instance, request, delay, Done::default());
+        }
+        let some: Vec<u32> = points.iter().copied().filter(|point| point % 2 == 0 || points.len() < 3).collect();
+        if let Some(state) = self.instances.get_mut(&instance) {
+            state.subscribed.insert(device, some.clone());
+        }
+        let done = Done { subscribed: some.clone(), integrity_ms, ..Done::default() };
+        self.done(instance, request, delay, done);
+        // The interrogation; sometimes it does not come.
+        if self.rng.chance(80) {
+            self.push_unsolicited(instance, delay + 5 * MS, &some, Cause::Integrity, 0);
+        }
+        if integrity_ms > 0 {
+            let session = self.devices[device as usize].connected_ns;
+            let at = self.now.mono_ns + delay + integrity_ms * MS;
+            self.at(at, Happening::Integrity { instance, device, session, period: integrity_ms * MS });
+        }
+    }
+
+    fn answer_read(&mut self, instance: u64, request: u64, delay: u64, device: u32, points: &[u32], mood: Mood) {
+        if mood == Mood::Refuses && self.rng.chance(50) {
+            for point in points {
+                self.points[*point as usize].given_ns = self.now.mono_ns + delay;
+            }
+            return self.fail(instance, request, delay, FailureKind::Refused, "illegal address");
+        }
+        if mood != Mood::Lies {
+            return self.push_values(instance, request, delay, points, batch::LAST);
+        }
+        match self.rng.below(6) {
+            0 => {
+                // Somebody else's points, with this device's values.
+                let others: Vec<u32> = (0..self.points.len() as u32 + 3)
+                    .filter(|other| self.points.get(*other as usize).is_none_or(|point| point.device != device))
+                    .collect();
+                self.lie(instance, request, delay, &others, points, 0);
+                self.push_values(instance, request, delay, points, batch::LAST);
+            }
+            1 => {
+                for point in points.iter().skip(1) {
+                    self.points[*point as usize].given_ns = self.now.mono_ns + delay;
+                }
+                let some = points.iter().take(1).copied().collect::<Vec<_>>();
+                self.push_values(instance, request, delay, &some, batch::LAST);
+            }
+            2 => {
+                // An answer to a question nobody asked, then the right one twice.
+                self.lie(instance, request + 1_000_000, delay, points, points, batch::LAST);
+                self.push_values(instance, request, delay, points, batch::LAST);
+                self.lie(instance, request, delay + MS, points, points, batch::LAST);
+            }
+            3 => self.fail(instance, request, delay, FailureKind::Deadline, "deadline"),
+            4 => {
+                let half = points.len() / 2;
+                self.push_values(instance, request, delay, &points[..half].to_vec(), 0);
+                self.push_values(instance, request, delay, &points[half..].to_vec(), batch::LAST);
+            }
+            _ => self.push_values(instance, request, delay, points, batch::LAST),
+        }
+    }
+
+    /// Samples for `targets` that carry the identity of `sources`: none of them may get anywhere.
+    fn lie(&mut self, instance: u64, request: u64, delay: u64, targets: &[u32], sources: &[u32], flags: u32) {
+        let mut samples = Samples::default();
+        let source = u64::from(sources.first().copied().unwrap_or(0) + 1_000_000) << 32;
+        for target in targets {
+            let value = Value::Int((source | 0xffff_ffff) as i64);
+            samples.push(*target, self.source_ns(), &value, Quality::GOOD, Flags::new(Cause::Poll, 0));
+        }
+        self.push_at(self.now.mono_ns + delay, instance, request, 0, flags, samples);
+    }
+
+    /// Good values for an answer.
+    pub(crate) fn push_values(&mut self, instance: u64, request: u64, delay: u64, points: &[u32], flags: u32) {
+        self.push_later(delay, Values { instance, request, points: points.to_vec(), cause: Cause::Poll, token: 0, flags });
+    }
+
+    fn push_later(&mut self, delay: u64, values: Values) {
+        self.at(self.now.mono_ns + delay, Happening::Values(values));
+    }
+
+    /// The values as they are at this moment.
+    pub(crate) fn values_now(&mut self, values: Values) {
+        let mut samples = Samples::default();
+        let ts_ns = self.source_ns();
+        for point in &values.points {
+            let state = &mut self.points[*point as usize];
+            state.counter += 1;
+            state.fed_ns = self.now.mono_ns;
+            state.given_ns = self.now.mono_ns;
+            let value = Value::Int(((u64::from(*point) << 32) | state.counter) as i64);
+            samples.push(*point, ts_ns, &value, Quality::GOOD, Flags::new(values.cause, 0));
+        }
+        let Values { instance, request, token, flags, .. } = values;
+        self.input_now(Input::Push(Push { instance, request, token, flags, samples }));
+    }
+
+    /// The wall clock as a device shows it.
+    fn source_ns(&self) -> i64 {
+        self.now.wall_ns / 1000 * 1000 + 7
+    }
+
+    pub(crate) fn push_unsolicited(&mut self, instance: u64, delay: u64, points: &[u32], cause: Cause, token: u32) {
+        self.push_later(delay, Values { instance, request: 0, points: points.to_vec(), cause, token, flags: 0 });
+    }
+
+    fn push_at(&mut self, at: u64, instance: u64, request: u64, token: u32, flags: u32, samples: Samples) {
+        self.input_at(at, Input::Push(Push { instance, request, token, flags, samples }));
+    }
+
+    fn answer_command(&mut self, instance: u64, request: u64, delay: u64, point: u32, action: Action, timeout: u64) {
+        let healthy = self.plant.healthy[self.points[point as usize].device as usize];
+        match if healthy { 9 } else { self.rng.below(10) } {
+            0 => self.fail(instance, request, delay, FailureKind::Refused, "interlocked by the device"),
+            1 => self.fail(instance, request, timeout, FailureKind::NoAnswer, "no answer"),
+            2 => self.fail(instance, request, delay, FailureKind::Unsupported, "no such control"),
+            3 => {}
+            4 => {
+                let answer = Answer::refused(Reason::Interlocked, "blocked");
+                self.done(instance, request, delay, Done { answer: Some(answer), ..Done::default() });
+            }
+            5 => self.done(instance, request, delay, Done::default()),
+            _ => {
+                let stage = if action == Action::Select { Stage::Selected } else { Stage::Finished };
+                self.at(self.now.mono_ns + delay, Happening::Positive { point });
+                if action == Action::Operate && self.rng.chance(30) {
+                    self.event(instance, request, delay, Event::Progress(Answer::stage(Stage::Accepted)));
+                }
+                let answer = Some(Answer::stage(stage));
+                self.done(instance, request, delay + MS, Done { answer, ..Done::default() });
             }
         }
-        Request::Command(command) => command_answer(rng, id, instance, behind, request, command),
-        Request::Subscribe(_) | Request::Unsubscribe(_) => vec![(1, done(id, request, Done::default()))],
-        Request::Browse(_) | Request::BlockWrite(_) => {
-            vec![(1, failed(id, request, FailureKind::Unsupported))]
-        }
-        _ => vec![(1, done(id, request, Done::default()))],
     }
-}
 
-fn connect(
-    rng: &mut Rng,
-    id: u64,
-    instance: &mut Instance,
-    behind: &[Behind],
-    request: u64,
-    number: u32,
-    deadline_ms: u64,
-) -> Plan {
-    let mode = mode_of(instance, number, behind);
-    match timing(rng, &mode, deadline_ms) {
-        None => vec![],
-        Some((delay, Some(kind))) => vec![(delay, failed(id, request, kind))],
-        Some((delay, None)) => {
-            if let Some(device) = instance.devices.get_mut(&number) {
-                device.connected = true;
+    fn done(&mut self, instance: u64, request: u64, delay: u64, done: Done) {
+        self.event(instance, request, delay, Event::Done(done));
+    }
+
+    fn fail(&mut self, instance: u64, request: u64, delay: u64, kind: FailureKind, text: &str) {
+        self.event(instance, request, delay, Event::Failed(Failure::new(kind, text)));
+    }
+
+    pub(crate) fn event(&mut self, instance: u64, request: u64, delay: u64, event: Event) {
+        let plugin = self.instances.get(&instance).map_or(0, |state| state.plugin);
+        let at = self.now.mono_ns + delay;
+        self.input_at(at, Input::Event { plugin, instance, request, event });
+    }
+
+    /// Devices do something by themselves.
+    pub(crate) fn driver_chaos(&mut self) {
+        let live: Vec<u64> = self
+            .instances
+            .iter()
+            .filter(|(_, state)| state.sink.is_none() && !state.stopped && state.plugin == 1)
+            .map(|(number, _)| *number)
+            .collect();
+        if live.is_empty() {
+            return;
+        }
+        let instance = *self.rng.pick(&live);
+        let attached: Vec<u32> = self.instances[&instance].attached.iter().copied().collect();
+        if attached.is_empty() {
+            return;
+        }
+        let device = *self.rng.pick(&attached);
+        let points: Vec<u32> = (0..self.points.len() as u32)
+            .filter(|point| self.points[*point as usize].device == device)
+            .collect();
+        match self.rng.below(8) {
+            0 => {
+                let state = State { device: Some(device), up: false, reason: "link down".into() };
+                self.event(instance, 0, MS, Event::State(state));
             }
-            vec![(delay, done(id, request, Done::default()))]
-        }
-    }
-}
-
-fn command_answer(
-    rng: &mut Rng,
-    id: u64,
-    instance: &mut Instance,
-    behind: &[Behind],
-    request: u64,
-    command: &Command,
-) -> Plan {
-    let mode = mode_of(instance, command.device, behind);
-    if !instance.devices.get(&command.device).is_some_and(|device| device.connected) {
-        return vec![(1, failed(id, request, FailureKind::Session))];
-    }
-    let Some((delay, fails)) = timing(rng, &mode, command.deadline_ms) else { return vec![] };
-    if let Some(kind) = fails {
-        end_session(instance, command.device, kind);
-        return vec![(delay, failed(id, request, kind))];
-    }
-    let with = |answer| Done { answer: Some(answer), ..Done::default() };
-    if command.action == busbar_contract::Action::Select {
-        return vec![(delay, done(id, request, with(Answer::stage(Stage::Selected))))];
-    }
-    match rng.between(0, 4) {
-        0 => {
-            let refused = Answer::refused(busbar_contract::Reason::DeviceRefused, "simulated");
-            vec![(delay, done(id, request, with(refused)))]
-        }
-        1 => vec![
-            (delay, event(id, request, Event::Progress(Answer::stage(Stage::Accepted)))),
-            (delay + 20, done(id, request, with(Answer::stage(Stage::Finished)))),
-        ],
-        _ => vec![(delay, done(id, request, with(Answer::stage(Stage::Finished))))],
-    }
-}
-
-fn mode_of(instance: &Instance, number: u32, behind: &[Behind]) -> Behind {
-    let index = instance.devices.get(&number).map_or(usize::MAX, |device| device.index);
-    behind.get(index).cloned().unwrap_or(Behind { mode: Mode::Healthy, response_timeout_ms: 100, retries: 0 })
-}
-
-/// When the answer comes and how it fails; `None` = never.
-fn timing(rng: &mut Rng, behind: &Behind, deadline_ms: u64) -> Option<(u64, Option<FailureKind>)> {
-    let exchange = behind.response_timeout_ms;
-    let give_up = exchange * (behind.retries + 1);
-    let (delay, fails) = match behind.mode {
-        Mode::Healthy | Mode::Refusing | Mode::Lying => (rng.between(1, 10), None),
-        Mode::Slow => (rng.between(1, exchange * 8 / 10), None),
-        Mode::Silent => (give_up, Some(FailureKind::NoAnswer)),
-        Mode::Gone => (rng.between(1, 10), Some(FailureKind::Session)),
-        Mode::Stuck => (deadline_ms, Some(FailureKind::Deadline)),
-        Mode::Hung => return None,
-    };
-    // The SDK keeps the deadline, whatever the driver does.
-    Some(if delay >= deadline_ms && fails.is_none() {
-        (deadline_ms, Some(FailureKind::Deadline))
-    } else {
-        (delay, fails)
-    })
-}
-
-/// What a failure means for the sessions the driver holds.
-fn end_session(instance: &mut Instance, number: u32, kind: FailureKind) {
-    match kind {
-        FailureKind::NoAnswer => {
-            if let Some(device) = instance.devices.get_mut(&number) {
-                device.connected = false;
+            1 => {
+                let state = State { device: None, up: false, reason: "line down".into() };
+                self.event(instance, 0, MS, Event::State(state));
+            }
+            2 => self.event(instance, 0, MS, Event::State(State { device: Some(device), up: true, reason: String::new() })),
+            3 => {
+                let gap = Gap { device, reason: "sequence gap".into(), points: Vec::new() };
+                self.event(instance, 0, MS, Event::Gap(gap));
+            }
+            4 => {
+                // A flood of events.
+                for _ in 0..self.rng.range(5, 40) {
+                    self.push_unsolicited(instance, MS, &points, Cause::DataChange, 0);
+                }
+            }
+            5 => {
+                self.next_token += 1;
+                let token = self.next_token;
+                if !points.is_empty() {
+                    self.push_unsolicited(instance, MS, &points, Cause::DataChange, token);
+                }
+            }
+            6 => self.input_at(self.now.mono_ns + MS, Input::Overrun { instance, samples: 3 }),
+            _ => {
+                let event = Event::Failed(Failure::new(FailureKind::Session, "the endpoint is gone"));
+                self.event(instance, 0, MS, event);
             }
         }
-        FailureKind::Session | FailureKind::Deadline | FailureKind::Bug => {
-            for device in instance.devices.values_mut() {
-                device.connected = false;
-            }
-        }
-        _ => {}
     }
-}
-
-fn samples(
-    rng: &mut Rng,
-    mode: Mode,
-    points: &[u32],
-    all: &[u32],
-    cause: Cause,
-    wall_ns: i64,
-    counter: &mut u64,
-) -> Samples {
-    let mut out = Samples::with_capacity(points.len());
-    for (at, point) in points.iter().enumerate() {
-        *counter += 1;
-        if mode == Mode::Lying && rng.one_in(3) {
-            continue;
-        }
-        let flags = Flags::new(cause, Flags::GATEWAY_TIME);
-        if mode == Mode::Refusing && at == 0 {
-            out.push(*point, wall_ns, &Value::None, Quality::INVALID.with(Quality::BAD_REFERENCE), flags);
-        } else {
-            out.push(*point, wall_ns, &value_of(*point, *counter), Quality::GOOD, flags);
-        }
-    }
-    if mode == Mode::Lying {
-        // A point of somebody else, and one that never existed: must reach nothing.
-        let foreign = all.iter().max().map_or(9_999, |last| last + 1);
-        for point in [foreign, 4_000_000] {
-            out.push(point, wall_ns, &Value::Float64(-1.0), Quality::GOOD, Flags::new(cause, 0));
-        }
-    }
-    out
 }

@@ -1,185 +1,297 @@
-//! Model of a sink plugin with its far side.
+//! Model sinks: they keep an image of what they were told, and confirm, reject, ask again, lose, withhold.
 
 use std::collections::BTreeMap;
 
 use busbar_contract::{
-    Event, Failure, FailureKind, Samples,
+    Action, Cause, Event, Failure, FailureKind, Origin, Quality, Request, Sample, Samples, batch,
     binary::{Ack, Verdict},
-    event::{Done, State},
-    request::{Points, Request},
+    event::{Done, Fetch, SinkCommand, StateEntry, State, WriteBlock},
+    request::{AnswerTo, PointValue},
 };
-use busbar_core::Input;
 
-use crate::rng::Rng;
+use crate::world::{MS, World};
 
-/// What the far side does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Far {
-    /// Confirms at once.
-    Healthy,
-    /// Takes everything, confirms nothing.
-    Withholding,
-    /// Confirms some, rejects some, asks for some again, in any order.
-    Moody,
-    /// Cannot be reached.
+pub(crate) enum SinkMood {
+    /// Confirms everything soon.
+    Prompt,
+    /// Confirms nothing.
+    Withholds,
+    /// Rejects, retries, confirms out of order, twice, and what never was.
+    Odd,
+    /// The far side is down.
     Down,
 }
 
-/// The last record of one point as the far side has it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Image {
-    pub(crate) value: Option<f64>,
-    pub(crate) quality: u16,
-    pub(crate) ts_ns: i64,
+pub(crate) struct Shown {
+    pub(crate) quality: Quality,
+    pub(crate) bits: u64,
+    pub(crate) at_ns: u64,
+    pub(crate) counter: u64,
+    pub(crate) number: u64,
 }
 
-/// One sink instance and what its far side has seen.
-#[derive(Debug)]
-pub(crate) struct Model {
-    pub(crate) plugin: usize,
-    pub(crate) instance: Option<u64>,
-    pub(crate) connected: bool,
-    pub(crate) far: Far,
-    /// Simulated time since which it has been connected and healthy, nanoseconds.
-    pub(crate) well_since: Option<u64>,
-    pub(crate) names: BTreeMap<u32, (String, String)>,
-    pub(crate) image: BTreeMap<u32, Image>,
-    /// Highest record number seen per lane.
-    pub(crate) highest: BTreeMap<u32, u64>,
-    /// Records delivered and not answered.
-    pub(crate) withheld: Vec<(u32, u64, u32)>,
+pub(crate) struct Sink {
+    pub(crate) mood: SinkMood,
+    pub(crate) instance: u64,
+    /// Since when it is prompt and connected without interruption.
+    pub(crate) healthy_ns: Option<u64>,
+    pub(crate) image: BTreeMap<u32, Shown>,
+    pub(crate) newest: u64,
 }
 
-/// What the sink will do: inputs with their delay, milliseconds.
-pub(crate) type Plan = Vec<(u64, Input)>;
-
-impl Model {
-    pub(crate) fn new(plugin: usize) -> Self {
-        Self {
-            plugin,
-            instance: None,
-            connected: false,
-            far: Far::Healthy,
-            well_since: None,
-            names: BTreeMap::new(),
-            image: BTreeMap::new(),
-            highest: BTreeMap::new(),
-            withheld: Vec::new(),
-        }
-    }
-
-    /// The instance is gone: crash, stop, upgrade.
-    pub(crate) fn gone(&mut self) {
-        self.instance = None;
-        self.connected = false;
-        self.well_since = None;
-        self.withheld.clear();
-    }
-
-    pub(crate) fn event(&self, instance: u64, request: u64, event: Event) -> Input {
-        Input::Event { plugin: self.plugin, instance, request, event }
-    }
-
-    pub(crate) fn answer(&mut self, id: u64, request: u64, body: &Request) -> Plan {
-        let done = self.event(id, request, Event::Done(Done::default()));
+impl World {
+    pub(crate) fn sink_submit(&mut self, instance: u64, request: u64, body: &Request) {
+        let Some(sink) = self.instances[&instance].sink else { return };
+        let delay = self.rng.range(1, 10) * MS;
         match body {
             Request::Points(points) => {
-                self.points(points);
-                if request == 0 { vec![] } else { vec![(1, done)] }
+                if points.replace {
+                    self.sinks[sink].image.clear();
+                }
+                self.event(instance, request, delay, Event::Done(Done::default()));
             }
-            Request::Connect(_) if self.far == Far::Down => {
-                let failure = Failure::new(FailureKind::Session, "simulated: cannot be reached");
-                vec![(5, self.event(id, request, Event::Failed(failure)))]
+            Request::Connect(_) if self.sinks[sink].mood == SinkMood::Down => {
+                let failure = Failure::new(FailureKind::Session, "connection refused");
+                self.event(instance, request, delay, Event::Failed(failure));
             }
-            Request::Connect(_) => {
-                self.connected = true;
-                vec![(2, done)]
-            }
-            Request::Disconnect(_) => {
-                self.connected = false;
-                vec![(1, done)]
-            }
-            Request::Answer(_) => vec![],
-            _ if request == 0 => vec![],
-            _ => vec![(1, done)],
+            Request::Connect(_) => self.event(instance, request, delay, Event::Done(Done::default())),
+            Request::Answer(answer) => self.sink_answer(instance, request, answer),
+            _ => {}
         }
     }
 
-    fn points(&mut self, points: &Points) {
-        if points.replace {
-            self.names.clear();
-        }
-        for point in &points.points {
-            self.names.insert(point.point, (point.device.clone(), point.name.clone()));
-        }
-        for number in &points.removed {
-            self.names.remove(number);
+    fn sink_answer(&mut self, instance: u64, request: u64, answer: &AnswerTo) {
+        match answer {
+            AnswerTo::Command(answer) => self.answered((instance, request), answer),
+            AnswerTo::Fetch { .. } | AnswerTo::FetchFailed { .. } => {
+                self.fetches.remove(&(instance, request));
+            }
+            AnswerTo::StatePut { .. } | AnswerTo::StateGet { .. } => {
+                self.fetches.remove(&(instance, request));
+            }
         }
     }
 
-    /// Takes a delivery; returns what the far side says to it.
-    pub(crate) fn deliver(
-        &mut self,
-        rng: &mut Rng,
-        id: u64,
-        lane: u32,
-        first: u64,
-        samples: &Samples,
-    ) -> Plan {
-        let count = samples.samples.len() as u32;
-        for (at, sample) in samples.samples.iter().enumerate() {
-            let number = first + at as u64;
-            let highest = self.highest.entry(lane).or_insert(0);
-            // A redelivery repeats old numbers; the far side's image is what the newest record says.
-            if number < *highest {
-                continue;
-            }
-            *highest = number;
-            let value = samples.value(sample).ok().and_then(|value| value.as_f64());
-            self.image.insert(sample.point, Image { value, quality: sample.quality, ts_ns: sample.ts_ns });
+    pub(crate) fn deliver(&mut self, instance: u64, first: u64, flags: u32, mut samples: Samples) -> Result<(), String> {
+        let Some(sink) = self.instances.get(&instance).and_then(|state| state.sink) else {
+            return Err(format!("a delivery to instance {instance}, which is no sink"));
+        };
+        if self.sinks[sink].instance != instance || self.instances[&instance].stopped {
+            return Err("a delivery to an instance that was stopped".into());
         }
-        let verdict = |verdict, first, count, reason| Ack { first, count, verdict, reason };
-        let ack = |acks| Event::Ack { lane, acks };
-        match self.far {
-            Far::Healthy => {
-                vec![(1, self.event(id, 0, ack(vec![verdict(Verdict::Delivered, first, count, 0)])))]
+        let times = if flags & batch::TIMES != 0 {
+            samples.take_times().map_err(|error| error.to_string())?
+        } else {
+            Vec::new()
+        };
+        for (index, sample) in samples.samples.iter().enumerate() {
+            let value_ts = times.iter().find(|(at, _)| *at as usize == index).map_or(sample.ts_ns, |(_, ts)| *ts);
+            self.record(sink, first + index as u64, flags, sample, value_ts)?;
+        }
+        self.confirm(sink, instance, first, samples.samples.len() as u32);
+        Ok(())
+    }
+
+    fn record(&mut self, sink: usize, number: u64, flags: u32, sample: &Sample, value_ts: i64) -> Result<(), String> {
+        let point = sample.point;
+        let gateway = sample.flags & busbar_contract::Flags::GATEWAY_TIME != 0;
+        if !self.sink_points[sink].contains(&point) {
+            return Err(format!("G4: sink {sink} got point {point}, which is not routed to it"));
+        }
+        // G10: a source time is the device's, a gateway time is flagged.
+        let source = sample.ts_ns.rem_euclid(1000) == 7;
+        if source == gateway {
+            return Err(format!("G10: point {point}: time {} and gateway flag {gateway}", sample.ts_ns));
+        }
+        if value_ts != 0 && value_ts != sample.ts_ns && value_ts.rem_euclid(1000) != 7 && !self.gateway_time(point) {
+            return Err(format!("G10: point {point}: value time {value_ts} is nobody's"));
+        }
+        let Some(state) = self.points.get(point as usize) else {
+            self.show(sink, point, sample, 0, number);
+            return Ok(());
+        };
+        // G4: the value tells whose it is.
+        if sample.kind != 0 && sample.bits >> 32 != u64::from(point) && !state.substituted {
+            return Err(format!("G4: point {point} shows a value of point {}", sample.bits >> 32));
+        }
+        let counter = sample.bits & 0xffff_ffff;
+        let cause = Cause::of(sample.flags);
+        let fresh = number > self.sinks[sink].newest;
+        self.sinks[sink].newest = self.sinks[sink].newest.max(number);
+        let before = self.sinks[sink].image.get(&point);
+        if let Some(before) = before
+            && fresh
+            && before.number < number
+            && !self.clock_stepped
+            && !state.substituted
+            && sample.kind != 0
+            && counter < before.counter
+            && flags & batch::SNAPSHOT == 0
+        {
+            return Err(format!(
+                "order: sink {sink} point {point}: record {number} ({cause:?}) holds {counter} after {}",
+                before.counter
+            ));
+        }
+        self.show(sink, point, sample, counter, number);
+        Ok(())
+    }
+
+    fn show(&mut self, sink: usize, point: u32, sample: &Sample, counter: u64, number: u64) {
+        let shown = Shown {
+            quality: Quality(sample.quality),
+            bits: sample.bits,
+            at_ns: self.now.mono_ns,
+            counter,
+            number,
+        };
+        // What comes last is what a far side shows, also when it is an older record that came again.
+        self.sinks[sink].image.insert(point, shown);
+    }
+
+    fn confirm(&mut self, sink: usize, instance: u64, first: u64, count: u32) {
+        let delay = self.rng.range(1, 30) * MS;
+        let acks = match self.sinks[sink].mood {
+            SinkMood::Prompt => vec![Ack { first, count, verdict: Verdict::Delivered, reason: 0 }],
+            SinkMood::Withholds | SinkMood::Down => return,
+            SinkMood::Odd => self.odd_acks(sink, first, count),
+        };
+        self.event(instance, 0, delay, Event::Ack { lane: 0, acks });
+    }
+
+    fn odd_acks(&mut self, sink: usize, first: u64, count: u32) -> Vec<Ack> {
+        let mut acks: Vec<Ack> = (0..u64::from(count))
+            .map(|at| Ack { first: first + at, count: 1, verdict: Verdict::Delivered, reason: 0 })
+            .collect();
+        let strict = self.plant.strict[sink];
+        for ack in &mut acks {
+            match self.rng.below(8) {
+                0 if !strict => {
+                    ack.verdict = Verdict::Rejected;
+                    ack.reason = self.rng.below(3) as u16;
+                }
+                1 => ack.verdict = Verdict::Retry,
+                2 => ack.count = 0,
+                _ => {}
             }
-            Far::Withholding | Far::Down => {
-                self.withheld.push((lane, first, count));
-                vec![]
+        }
+        if self.rng.chance(30) {
+            acks.reverse();
+        }
+        if self.rng.chance(20) {
+            acks.extend(acks.clone());
+            acks.push(Ack { first: first + 1_000_000, count: u32::MAX, verdict: Verdict::Delivered, reason: 0 });
+        }
+        acks
+    }
+
+    /// Sinks do something by themselves.
+    pub(crate) fn sink_chaos(&mut self) {
+        let sink = self.rng.below(self.sinks.len() as u64) as usize;
+        let instance = self.sinks[sink].instance;
+        if !self.instances.get(&instance).is_some_and(|state| !state.stopped) {
+            return;
+        }
+        match self.rng.below(9) {
+            0 => {
+                let state = State { device: None, up: false, reason: "broker gone".into() };
+                self.event(instance, 0, MS, Event::State(state));
             }
-            Far::Moody => (0..u64::from(count))
-                .map(|at| {
-                    let (kind, reason) = match rng.between(0, 9) {
-                        0 => (Verdict::Rejected, 1),
-                        1 => (Verdict::Retry, 0),
-                        _ => (Verdict::Delivered, 0),
-                    };
-                    (rng.between(1, 40), self.event(id, 0, ack(vec![verdict(kind, first + at, 1, reason)])))
-                })
-                .collect(),
+            1..=4 => self.sink_command(sink, instance),
+            5 => {
+                let points: Vec<u32> = self.sink_points[sink].iter().copied().take(2).collect();
+                self.next_ask += 1;
+                let request = self.next_ask;
+                self.fetches.insert((instance, request));
+                let fetch = Fetch { points, block: None, deadline_ms: 500 };
+                self.event(instance, request, MS, Event::Fetch(fetch));
+            }
+            6 => self.sink_write_block(sink, instance),
+            7 => {
+                self.next_ask += 1;
+                let request = self.next_ask;
+                self.fetches.insert((instance, request));
+                let entry = StateEntry { device: None, key: "k".into(), value: Some("00ff".into()) };
+                self.event(instance, request, MS, Event::StatePut(entry));
+            }
+            _ => {
+                // An answer that nobody waits for.
+                self.event(instance, 77, MS, Event::Done(Done::default()));
+            }
         }
     }
 
-    /// The far side confirms what it kept back.
-    pub(crate) fn release(&mut self) -> Plan {
-        let Some(id) = self.instance else { return vec![] };
-        std::mem::take(&mut self.withheld)
-            .into_iter()
-            .map(|(lane, first, count)| {
-                let acks = vec![Ack { first, count, verdict: Verdict::Delivered, reason: 0 }];
-                (1, self.event(id, 0, Event::Ack { lane, acks }))
-            })
-            .collect()
+    fn origin(&mut self) -> Origin {
+        Origin { client: format!("client{}", self.rng.below(2)), ..Origin::default() }
     }
 
-    /// The far side breaks the connection.
-    pub(crate) fn drop_connection(&mut self) -> Plan {
-        self.connected = false;
-        self.well_since = None;
-        self.withheld.clear();
-        let Some(id) = self.instance else { return vec![] };
-        let state = State { device: None, up: false, reason: "simulated: connection lost".into() };
-        vec![(1, self.event(id, 0, Event::State(state)))]
+    fn sink_command(&mut self, sink: usize, instance: u64) {
+        let points: Vec<u32> = self.sink_points[sink].iter().copied().collect();
+        let point = *self.rng.pick(&points);
+        self.next_ask += 1;
+        let request = self.next_ask;
+        let action = *self.rng.pick(&[Action::Operate, Action::Operate, Action::Select, Action::Cancel]);
+        let value = self.command_value();
+        let expires_ns = if self.rng.chance(10) { self.now.wall_ns - 1 } else { 0 };
+        let command = SinkCommand {
+            point,
+            action,
+            value: value.into(),
+            origin: self.origin(),
+            select_required: self.rng.chance(20),
+            qualifier: 0,
+            interlock_check: false,
+            synchro_check: false,
+            test: false,
+            issued_ns: 0,
+            expires_ns,
+        };
+        if action == Action::Cancel {
+            self.cancels.insert((instance, request));
+        }
+        self.ask((instance, request), vec![point], expires_ns != 0);
+        self.event(instance, request, MS, Event::Command(command));
+    }
+
+    fn sink_write_block(&mut self, sink: usize, instance: u64) {
+        let device = self.rng.below(self.plant.site.devices.len() as u64) as usize;
+        let config = &self.plant.site.devices[device];
+        if config.blocks.is_empty() {
+            return;
+        }
+        let block = format!("{}/b", config.name);
+        let first = self.first_point(device);
+        self.next_ask += 1;
+        let request = self.next_ask;
+        let values = [first, first + 2]
+            .map(|point| PointValue { point, value: busbar_contract::Value::Int(self.command_value()) })
+            .to_vec();
+        let points = values.iter().map(|entry| entry.point).collect();
+        let origin = self.origin();
+        let _ = sink;
+        self.ask((instance, request), points, false);
+        let write = WriteBlock { block, values, origin, deadline_ms: 800 };
+        self.event(instance, request, MS, Event::WriteBlock(write));
+    }
+
+    /// A value that no other command has: sent twice, it shows.
+    pub(crate) fn command_value(&mut self) -> i64 {
+        self.next_value += 1;
+        self.next_value
+    }
+
+    pub(crate) fn sink_mood(&mut self, sink: usize, mood: SinkMood) {
+        let before = std::mem::replace(&mut self.sinks[sink].mood, mood);
+        let instance = self.sinks[sink].instance;
+        if mood == SinkMood::Down && before != SinkMood::Down && self.instances.contains_key(&instance) {
+            let state = State { device: None, up: false, reason: "far side went down".into() };
+            self.event(instance, 0, MS, Event::State(state));
+        }
+        if matches!(before, SinkMood::Withholds | SinkMood::Odd) && mood == SinkMood::Prompt && self.instances.contains_key(&instance) {
+            // What was withheld is lost with the connection: the host sends it again.
+            let state = State { device: None, up: false, reason: "reconnect".into() };
+            self.event(instance, 0, MS, Event::State(state));
+        }
     }
 }

@@ -1,114 +1,190 @@
-//! A random site: one model driver with a few endpoints, one absent driver, a durable and a volatile sink.
+//! A random small plant.
 
 use std::time::Duration;
 
-use busbar_core::model::{
-    Backoff, Block, Device, Host, Interlock, Isolation, Plugin, PluginKind, Point, Queue, Route, Send, Sink,
-    Site, SystemRoute,
+use busbar_contract::{
+    Describe, Endpoint,
+    describe::{PluginKind, Protocol, Schemas, SinkTraits},
 };
-use serde_json::json;
+use busbar_core::model::*;
 
 use crate::rng::Rng;
 
-/// Index of the model driver.
-pub(crate) const DRIVER: usize = 0;
-/// Index of the driver that is never there.
-pub(crate) const GHOST: usize = 1;
-/// Index of the plugin of the durable sink.
-pub(crate) const DURABLE: usize = 2;
-/// Index of the plugin of the volatile sink.
-pub(crate) const VOLATILE: usize = 3;
+pub(crate) struct Plant {
+    pub(crate) site: Site,
+    /// Endpoint of each device.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// Per plugin: durable sink.
+    pub(crate) durable: Vec<bool>,
+    /// Per sink: never rejects, never overflows.
+    pub(crate) strict: Vec<bool>,
+    /// Per device: always healthy, on an endpoint of its own, in the quiet plugin.
+    pub(crate) healthy: Vec<bool>,
+}
 
-const MS: fn(u64) -> Duration = Duration::from_millis;
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
 
-pub(crate) fn site(rng: &mut Rng) -> Site {
-    let mut devices: Vec<Device> = (0..rng.between(1, 5)).map(|n| device(rng, n)).collect();
-    if rng.one_in(4) {
-        devices.push(Device { driver: "ghost".into(), ..device(rng, 90) });
-    }
-    let routes: Vec<Route> = devices
-        .iter()
-        .enumerate()
-        .flat_map(|(device, d)| (0..d.points.len()).map(move |point| Route { device, point, map: vec![] }))
-        .collect();
-    let system: Vec<SystemRoute> =
-        devices.iter().map(|d| SystemRoute { name: format!("{}/@online", d.name), map: vec![] }).collect();
-    let send = if rng.one_in(2) { Send::Every } else { Send::Changes };
-    let sink = |name: &str, send, queue| Sink {
-        name: name.into(),
-        plugin: name.into(),
-        send,
-        queue,
-        routes: routes.clone(),
-        system: system.clone(),
-        commands: true,
-        reconnect: Backoff { initial: MS(200), max: MS(2_000) },
-        ..Sink::default()
-    };
-    let in_flight = rng.between(20, 2_000) as usize;
-    let queue = Queue { in_flight, retry: Backoff { initial: MS(100), max: MS(1_000) }, ..Queue::default() };
-    let sinks = vec![sink("durable", Send::Every, queue), sink("volatile", send, queue)];
-    let plugin = |name: &str, kind| Plugin {
+fn plugin(name: &str, kind: PluginKind) -> Plugin {
+    Plugin {
         name: name.into(),
         kind,
         path: None,
         sha256: None,
         isolation: Isolation::InProcess,
         workers: 1,
-    };
-    Site {
-        host: Host { name: "sim".into(), resync_parallel: rng.between(1, 20) as u32, ..Host::default() },
-        plugins: vec![
-            plugin("sim", PluginKind::Driver),
-            plugin("ghost", PluginKind::Driver),
-            plugin("durable", PluginKind::Sink),
-            plugin("volatile", PluginKind::Sink),
-        ],
-        devices,
-        sinks,
     }
 }
 
-fn device(rng: &mut Rng, n: u64) -> Device {
-    let interval = MS(*rng.pick(&[100, 200, 500, 1_000]));
-    let slow = interval * 3;
-    let points = (0..rng.between(1, 8))
-        .map(|p| {
-            let poll_interval = if rng.one_in(4) { slow } else { interval };
-            let stale_after = (poll_interval * 3).max(Duration::from_secs(3));
+/// Plugin 0 is the quiet driver, 1 the wild driver, 2 the durable sink, 3 the other sink.
+pub(crate) fn plant(rng: &mut Rng) -> Plant {
+    let plugins = vec![
+        plugin("quiet", PluginKind::Driver),
+        plugin("wild", PluginKind::Driver),
+        plugin("durable", PluginKind::Sink),
+        plugin("live", PluginKind::Sink),
+    ];
+    let mut devices = Vec::new();
+    let mut endpoints = Vec::new();
+    let mut healthy = Vec::new();
+    let count = rng.range(2, 7);
+    for index in 0..count {
+        let quiet = index == 0 || rng.chance(20);
+        let driver = if quiet { "quiet" } else { "wild" };
+        devices.push(device(rng, index, driver));
+        let shared = !quiet && rng.chance(35);
+        let key = match (shared, rng.chance(15)) {
+            (true, _) => "line".to_owned(),
+            (false, true) if index > 0 => "common".to_owned(),
+            _ => format!("tcp:{index}"),
+        };
+        healthy.push(index == 0);
+        let exclusive = key == "common" && rng.chance(50);
+        let parallel = if key == "line" { 1 } else { rng.range(1, 4) as u32 };
+        endpoints.push(Endpoint { key, exclusive, parallel, lock_path: None });
+    }
+    let mut sinks = Vec::new();
+    let mut strict = Vec::new();
+    for (name, plugin, is_strict) in
+        [("safe", "durable", true), ("mild", "live", true), ("rough", "durable", false), ("tight", "live", false)]
+    {
+        if !is_strict && rng.chance(40) {
+            continue;
+        }
+        sinks.push(sink(rng, name, plugin, is_strict, &devices));
+        strict.push(is_strict);
+    }
+    let host = Host {
+        name: "sim".into(),
+        resync_parallel: *rng.pick(&[1, 2, 20]),
+        select_timeout: ms(rng.range(500, 3000)),
+        ..Host::default()
+    };
+    let site = Site { host, plugins, devices, sinks };
+    Plant { site, endpoints, durable: vec![false, false, true, false], strict, healthy }
+}
+
+fn device(rng: &mut Rng, index: u64, driver: &str) -> Device {
+    let poll = *rng.pick(&[100, 200, 500, 1000]);
+    let name = format!("d{index}");
+    let count = if index == 0 { rng.range(1, 6) } else { rng.range(0, 6) };
+    let points = (0..count)
+        .map(|at| {
+            let interval = if rng.chance(25) { poll * 2 } else { poll };
+            let stale = interval * 3 + 500;
             Point {
-                name: format!("p{p}"),
-                spec: json!({ "address": p }),
-                writable: p < 2,
-                write_range: Some([0.0, 1e12]),
-                poll_interval,
-                stale_after,
-                invalid_after: stale_after * 10,
-                interlock: (p == 1)
-                    .then(|| Interlock { point: format!("d{n}/p0"), equals: json!(-1.0) })
-                    .filter(|_| rng.one_in(8)),
+                name: format!("p{at}"),
+                writable: at % 2 == 0,
+                event: at % 3 == 2,
+                poll_interval: ms(interval),
+                stale_after: ms(stale),
+                invalid_after: ms(stale * 3),
+                write_range: (at == 0).then_some([0.0, 1e15]),
+                interlock: (at == 4)
+                    .then(|| Interlock { point: format!("{name}/p1"), equals: serde_json::json!(-1) }),
                 ..Point::default()
             }
         })
         .collect::<Vec<_>>();
-    let blocks = vec![Block {
-        name: "all".into(),
-        points: (0..points.len()).collect(),
-        gate: None,
-        commit: None,
-        writable: false,
-    }];
+    let blocks = if points.len() > 2 {
+        vec![Block { name: "b".into(), points: vec![0, 2], gate: None, commit: None, writable: true }]
+    } else {
+        Vec::new()
+    };
     Device {
-        name: format!("d{n}"),
-        driver: "sim".into(),
-        connection: json!({ "endpoint": rng.between(0, 2), "unit": n }),
-        poll_interval: interval,
-        response_timeout: MS(*rng.pick(&[100, 300, 1_000])),
-        retries: rng.between(0, 1) as u32,
-        probe_interval: MS(2_000),
-        reconnect: Backoff { initial: MS(200), max: MS(2_000) },
+        name,
+        driver: driver.into(),
+        poll_interval: ms(poll),
+        response_timeout: ms(rng.range(200, 500)),
+        retries: rng.below(2) as u32,
+        probe_interval: ms(rng.range(500, 1500)),
+        reconnect: Backoff { initial: ms(200), max: ms(1500) },
+        max_skew: rng.chance(20).then(|| Duration::from_secs(3600)),
+        gateway_time: rng.chance(10),
+        integrity: ms(if rng.chance(50) { 1000 } else { 0 }),
         points,
         blocks,
         ..Device::default()
+    }
+}
+
+fn sink(rng: &mut Rng, name: &str, plugin: &str, strict: bool, devices: &[Device]) -> Sink {
+    let mut routes = Vec::new();
+    let mut system = Vec::new();
+    for (at, device) in devices.iter().enumerate() {
+        for point in 0..device.points.len() {
+            if strict || rng.chance(70) {
+                routes.push(Route { device: at, point, map: Vec::new() });
+            }
+        }
+        system.push(SystemRoute { name: format!("{}/@online", device.name), map: Vec::new() });
+        system.push(SystemRoute { name: format!("{}/@gap", device.name), map: Vec::new() });
+    }
+    let send = match rng.below(3) {
+        0 => Send::Every,
+        1 => Send::Changes,
+        _ => Send::Interval(ms(700)),
+    };
+    let queue = if strict {
+        Queue { in_flight: 200, ..Queue::default() }
+    } else {
+        Queue {
+            max_bytes: rng.range(500, 20_000),
+            max_age: Duration::from_secs(rng.range(1, 20)),
+            in_flight: rng.range(1, 60) as usize,
+            retry: Backoff { initial: ms(50), max: ms(500) },
+        }
+    };
+    Sink {
+        name: name.into(),
+        plugin: plugin.into(),
+        send,
+        queue,
+        reconnect: Backoff { initial: ms(100), max: ms(1000) },
+        routes,
+        system,
+        commands: name == "safe" || rng.chance(50),
+        history: rng.chance(50),
+        ..Sink::default()
+    }
+}
+
+pub(crate) fn describe(name: &str, kind: PluginKind, durable: bool) -> Describe {
+    Describe {
+        name: name.into(),
+        kind,
+        version: "1".into(),
+        description: String::new(),
+        protocol: Protocol { major: 1, minor: 0 },
+        needs: 0,
+        sdk: "1".into(),
+        rustc: String::new(),
+        build: String::new(),
+        unwind: true,
+        ops: Vec::new(),
+        schemas: Schemas::default(),
+        reasons: vec!["none".into(), "too large".into()],
+        sink: SinkTraits { durable, ..SinkTraits::default() },
     }
 }
