@@ -1,11 +1,11 @@
-//! ns per sample across the plugin boundary: the loader's own example, because it needs both sides of the contract.
+//! ns per sample across the plugin boundary: an example of the SDK measures it, because it needs both sides of the contract.
 
 use std::process::Command;
 
 use busbar_tests::built;
 use serde_json::Value;
 
-/// An array of `{"batch", "ns_per_sample"}`, or a text that says why there is none.
+/// The example's document with `request_ns` and `rows` by batch size, or a text that says why there is none.
 pub(crate) fn run() -> Value {
     eprintln!("measuring the plugin boundary ...");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -16,7 +16,7 @@ pub(crate) fn run() -> Value {
         "--locked",
         "--quiet",
         "--package",
-        "busbar-loader",
+        "busbar-driver-api",
         "--example",
         "boundary",
     ]);
@@ -25,9 +25,8 @@ pub(crate) fn run() -> Value {
         Ok(output) if !output.status.success() => {
             Value::String(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " | "))
         }
-        Ok(output) => {
-            let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-            Value::Array(lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
-        }
+        Ok(output) => serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            Value::String(format!("expected one JSON document from the example: {error}"))
+        }),
     }
 }

@@ -81,17 +81,26 @@ impl Report {
     fn write_boundary(&self, text: &mut String) {
         let Some(boundary) = &self.boundary else { return };
         text.push_str("\n## Plugin boundary, driver to host\n\n");
-        let Some(rows) = boundary.as_array() else {
-            let _ = writeln!(text, "not measured: {}", boundary.as_str().unwrap_or_default());
+        let Some(rows) = boundary["rows"].as_array() else {
+            let _ = writeln!(text, "not measured: {}", boundary.as_str().unwrap_or("no rows"));
             return;
         };
-        text.push_str("| samples per batch | ns per sample |\n|---:|---:|\n");
+        let request = boundary["request_ns"].as_f64().unwrap_or_default() / 1e3;
+        let _ = writeln!(
+            text,
+            "CPU time of all threads; one READ request without samples costs {request:.1} us (queue, deadline, completion).\n\n\
+             | samples per batch | boundary alone, ns per sample | with its share of the READ request | published by the \
+             driver itself |\n|---:|---:|---:|---:|"
+        );
         for row in rows {
+            let ns = |key: &str| row[key].as_f64().unwrap_or_default();
             let _ = writeln!(
                 text,
-                "| {} | {:.1} |",
+                "| {} | {:.1} | {:.1} | {:.1} |",
                 row["batch"],
-                row["ns_per_sample"].as_f64().unwrap_or_default()
+                ns("boundary_ns_per_sample"),
+                ns("read_ns_per_sample"),
+                ns("update_ns_per_sample")
             );
         }
     }

@@ -28,9 +28,11 @@ pub(crate) fn topic(device: &str, point: &str) -> String {
     format!("busbar/{}/{device}/{point}", busbar_tests::gateway::HOST)
 }
 
-/// The quality text of a sample.
+/// The quality text of a sample, without what it says about the clock of the machine under test: `clock_unsynced` speaks
+/// about time only and is the last word where it stands (SEMANTICS.md section 4).
 pub(crate) fn quality(sample: &Value) -> &str {
-    sample["quality"].as_str().unwrap_or_default()
+    let text = sample["quality"].as_str().unwrap_or_default();
+    text.strip_suffix("|clock_unsynced").unwrap_or(text)
 }
 
 /// Milliseconds since 1970 UTC.

@@ -154,7 +154,7 @@ fn grouped() {
     let all = |message: &busbar_tests::Message, wanted: [u64; 3]| {
         (0..3).all(|i| {
             let point = &message.payload["points"][format!("p{i}")];
-            point["value"] == json!(wanted[i]) && point["quality"] == "good" && point["unit"] == "A"
+            point["value"] == json!(wanted[i]) && quality(point) == "good" && point["unit"] == "A"
         })
     };
     observer

@@ -55,7 +55,7 @@ fn dead_devices_delay_nobody() {
     let devices = gateway.api("/api/v1/devices");
     let state = |i: usize| {
         let found =
-            devices.as_array().unwrap().iter().find(|device| device["device"] == format!("d{i}")).unwrap();
+            devices.as_array().unwrap().iter().find(|device| device["name"] == format!("d{i}")).unwrap();
         (found["state"].as_str().unwrap().to_owned(), found["reason"].as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(state(0).0, "online");

@@ -69,7 +69,7 @@ fn polling_never_pauses_and_delivery_resumes() {
     let metrics = gateway.metrics();
     let of = |name: &str| metrics.sum(name, &[("sink", "broker")]);
     let accounted = of("busbar_sink_delivered_total")
-        + of("busbar_sink_pending")
+        + of("busbar_sink_pending_records")
         + of("busbar_sink_parked_total")
         + of("busbar_sink_dropped_total");
     let accepted = of("busbar_sink_accepted_total");
