@@ -320,7 +320,7 @@ fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
         .map_err(|error| format!("control: expected the operation's JSON body: {error}"))
 }
 
-/// The names that [`__export!`] needs, so that a plugin depends on nothing else.
+/// The names that `__export!` needs, so that a plugin depends on nothing else.
 #[doc(hidden)]
 pub mod names {
     pub use busbar_abi::abi_stable::{

@@ -755,6 +755,7 @@ fn shutdown_returns_although_the_only_thread_is_blocked() {
     let number = rig.send(&instance, &Request::Command(command(1, 11, Value::Bool(true))));
     rig.completion(number);
     rig.send(&instance, &Request::Command(command(1, 10, Value::Json(json!({ "block": 4000 })))));
+    rig.log(|entry| entry.message == "blocking");
     let started = Instant::now();
     assert!(!rig.plugin.shutdown(Duration::from_millis(300)), "not everything ended");
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());

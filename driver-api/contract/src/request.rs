@@ -71,7 +71,7 @@ pub struct BindGroup {
     pub points: Vec<u32>,
 }
 
-/// BIND: replaces the points and groups of a device. Answered by DONE with [`crate::event::Bound`].
+/// BIND: replaces the points and groups of a device. Answered by DONE with [`crate::event::BoundGroup`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bind {
     /// Device number.

@@ -178,6 +178,7 @@ fn log(level: &str, text: &str) {
 
 /// Holds the only worker thread, as a careless driver does.
 fn block(ms: u64) {
+    tracing::info!(ms, "blocking");
     let until = std::time::Instant::now() + std::time::Duration::from_millis(ms);
     while std::time::Instant::now() < until {
         std::thread::yield_now();

@@ -6,7 +6,10 @@
 //!
 //! Sending never blocks. What the host refuses stays at the head of `wire` and is tried again every [`RETRY`]; meanwhile no
 //! request starts and the outbox is not emptied, so that plugin code waits in `publish` (R9). Completions are never given
-//! up before the instance's own stop; unsolicited samples are, after [`PATIENCE`], and leave a GAP event in their place.
+//! up before the instance's own stop; unsolicited samples are, after some seconds, and leave a GAP event in their place.
+
+mod urgent;
+mod wire;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,19 +18,16 @@ use std::{
     time::Duration,
 };
 
-use busbar_abi::{ACCEPTED, Batch, CONGESTED, HostBox, Message, REFUSED};
+use busbar_abi::{Batch, HostBox, Message};
 use busbar_contract::{
-    Action, Answer, Event, Failure, FailureKind, Malformed, Reason, Request, Samples, Stage, batch,
-    event::Done,
-    event::Gap,
-    op::request as op,
-    request::{AnswerTo, Committed},
+    Answer, Event, Failure, FailureKind, Malformed, Reason, Request, event::Done, op::request as op,
+    request::AnswerTo,
 };
 use tokio::sync::{mpsc, watch};
 
+use self::{urgent::Ask, wire::Wire};
 use super::stats::STATS;
 use crate::{
-    Readings, Update,
     context::{Out, Shared},
     guard::Caught,
     time,
@@ -39,14 +39,8 @@ pub(crate) const REQUEST_QUEUE: usize = 256;
 pub(crate) const URGENT_QUEUE: usize = 256;
 /// Updates and events of one instance on the way to the host; plugin code waits when it is full.
 pub(crate) const OUTBOX: usize = 256;
-/// Questions of a plugin that wait for the host's answer.
-const MAX_ASKS: usize = 1024;
 /// What the host refused is offered again after this time.
 const RETRY: Duration = Duration::from_millis(5);
-/// After the host said "congested", unsolicited samples pause for this time.
-const PAUSE: Duration = Duration::from_millis(5);
-/// Unsolicited samples are dropped after the host refused them for this long.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// Stopping without a deadline (the host just let go of the instance).
 const LET_GO_MS: u64 = 1000;
 /// The host gets at least this long to take the last events of a stopped instance.
@@ -84,31 +78,6 @@ pub(crate) enum Outcome<T> {
     Stopped,
     /// Only for [`Port::idle`]: there is work.
     Interrupted,
-}
-
-/// Something the host must still take.
-enum Wire {
-    Batch {
-        id: u64,
-        token: u32,
-        flags: u32,
-        samples: Samples,
-        device: Option<u32>,
-        give_up: Option<Duration>,
-    },
-    Event {
-        op: u32,
-        request: u64,
-        body: Vec<u8>,
-    },
-}
-
-/// A question of the plugin that waits for the host's answer.
-struct Ask {
-    /// Without one the answer goes to `Sink::answered`.
-    reader: Option<mpsc::Sender<AnswerTo>>,
-    /// A selection ends with the stage `selected`; for an operation that is only a step.
-    select: bool,
 }
 
 /// The queues that the host's threads fill.
@@ -296,64 +265,6 @@ impl Port {
         }
     }
 
-    fn urgent(&mut self, message: Message) {
-        match Request::decode(message.op, &message.body) {
-            Ok(Request::Cancel(cancel)) => {
-                self.cancel_request(cancel.request);
-                self.complete(message.req, &Event::Done(Done::default()));
-            }
-            Ok(Request::Answer(answer)) => self.answered(message.req, answer),
-            Ok(_) => {}
-            Err(malformed) => {
-                tracing::warn!(error = %malformed, "the host sent a body that this plugin cannot read");
-                if message.op != op::ANSWER {
-                    self.fail(message.req, Failure::new(FailureKind::Unsupported, malformed.to_string()));
-                }
-            }
-        }
-    }
-
-    fn cancel_request(&mut self, request: u64) {
-        if request != 0 && request == self.running {
-            self.cancel.send_replace(true);
-            return;
-        }
-        // It may still be on its way through the inbox.
-        while let Ok(inbox) = self.ends.inbox.try_recv() {
-            self.admit(inbox);
-        }
-        let at = self.queue.iter().position(|item| item.request == request && request != 0);
-        if let Some(item) = at.and_then(|at| self.queue.remove(at)) {
-            self.turn_away(&item, FailureKind::Cancelled, "cancelled before it was begun");
-        }
-    }
-
-    fn answered(&mut self, number: u64, answer: AnswerTo) {
-        let Some(ask) = self.asks.get(&number) else {
-            STATS.unknown_answers.add(1);
-            return;
-        };
-        let last = match &answer {
-            AnswerTo::Command(answer) => {
-                answer.stage.is_last() || (ask.select && answer.stage == Stage::Selected)
-            }
-            _ => true,
-        };
-        match &ask.reader {
-            // A full channel or one that nobody reads any more loses the answer; its reader gave up.
-            Some(reader) => drop(reader.try_send(answer)),
-            None => self.queue.push_back(Item {
-                op: op::ANSWER,
-                request: 0,
-                deadline: None,
-                work: Work::Answered(number, answer),
-            }),
-        }
-        if last {
-            self.asks.remove(&number);
-        }
-    }
-
     /// Completes everything in the queue whose deadline has passed. Looks at the queue only when something may be due.
     fn expire(&mut self) {
         let Some(due) = self.due else {
@@ -423,35 +334,6 @@ impl Port {
         self.flush();
     }
 
-    /// Completes a read. The readings stay the caller's, so that nothing is lost when the host refuses.
-    pub(crate) fn complete_read(&mut self, request: u64, flags: u32, readings: &Readings) {
-        STATS.completions.add(1);
-        let flags = flags | batch::LAST;
-        self.flush();
-        if self.wire.is_empty() {
-            let batch = Batch {
-                id: request,
-                op: 0,
-                flags,
-                samples: readings.samples.as_slice().into(),
-                blob: readings.blob.as_slice().into(),
-            };
-            STATS.samples.add(readings.samples.len() as u64);
-            if self.host.push(self.inst, batch) != REFUSED {
-                return;
-            }
-        }
-        let samples = Samples { samples: readings.samples.clone(), blob: readings.blob.clone() };
-        self.wire.push_back(Wire::Batch {
-            id: request,
-            token: 0,
-            flags,
-            samples,
-            device: None,
-            give_up: None,
-        });
-    }
-
     /// Takes over what plugin code wants to send.
     pub(crate) fn carry(&mut self, out: Out) {
         match out {
@@ -461,76 +343,9 @@ impl Port {
         }
     }
 
-    fn ask(&mut self, number: u64, event: &Event, reader: Option<mpsc::Sender<AnswerTo>>) {
-        self.asks.retain(|_, ask| ask.reader.as_ref().is_none_or(|reader| !reader.is_closed()));
-        let select = matches!(event, Event::Command(command) if command.action == Action::Select);
-        if self.asks.len() < MAX_ASKS {
-            self.asks.insert(number, Ask { reader, select });
-            self.send_event(number, event);
-        } else if reader.is_none() {
-            // A reader sees its channel closed; a callback must be told.
-            let answer =
-                Answer::refused(Reason::Busy, format!("{MAX_ASKS} commands already wait for answers"));
-            self.asks.insert(number, Ask { reader, select });
-            self.answered(number, AnswerTo::Command(answer));
-        }
-    }
-
-    /// Sends unsolicited samples, in parts of at most [`batch::MAX_SAMPLES`]; only the last part carries the token.
-    pub(crate) fn publish(&mut self, update: Update) {
-        let Update { device, mut samples, token, flags, .. } = update;
-        if samples.samples.is_empty() {
-            return;
-        }
-        let give_up = Some(time::monotonic() + PATIENCE);
-        while samples.samples.len() > batch::MAX_SAMPLES && flags & batch::BLOCK == 0 {
-            let rest = samples.samples.split_off(batch::MAX_SAMPLES);
-            let blob = samples.blob.clone();
-            let first = std::mem::replace(&mut samples, Samples { samples: rest, blob });
-            self.wire.push_back(Wire::Batch { id: 0, token: 0, flags, samples: first, device, give_up });
-        }
-        self.wire.push_back(Wire::Batch { id: 0, token, flags, samples, device, give_up });
-        self.flush();
-    }
-
     pub(crate) fn drain_outbox(&mut self) {
         while let Ok(out) = self.outbox.try_recv() {
             self.carry(out);
-        }
-    }
-
-    /// Offers the host what waits, oldest first, until it refuses.
-    fn flush(&mut self) {
-        while let Some(item) = self.wire.front() {
-            let code = item.offer(self.inst, &self.host);
-            if code == REFUSED {
-                STATS.refused_by_host.add(1);
-                if let Some(dropped) = item.given_up(time::monotonic()) {
-                    self.give_up(dropped);
-                }
-                return;
-            }
-            if code == CONGESTED {
-                self.paused_until = time::monotonic() + PAUSE;
-            } else if code != ACCEPTED {
-                STATS.unsupported_by_host.add(1);
-            }
-            if let Some(Wire::Batch { samples, .. }) = self.wire.pop_front() {
-                STATS.samples.add(samples.samples.len() as u64);
-            }
-        }
-    }
-
-    /// The oldest samples make room for the news of their loss (R9); their commit token failed.
-    fn give_up(&mut self, dropped: Dropped) {
-        STATS.dropped_samples.add(dropped.samples);
-        if let Some(front) = self.wire.front_mut() {
-            *front = dropped.gap;
-        }
-        if let Some(device) = dropped.device.filter(|_| dropped.token != 0) {
-            let request = Request::Committed(Committed { device, token: dropped.token, ok: false });
-            let item = Item { op: op::COMMITTED, request: 0, deadline: None, work: Work::Request(request) };
-            self.queue.push_back(item);
         }
     }
 
@@ -562,56 +377,6 @@ impl Port {
 }
 
 const STOPPING: &str = "the instance is stopping";
-
-impl Wire {
-    fn offer(&self, inst: u64, host: &HostBox) -> u32 {
-        match self {
-            Self::Batch { id, token, flags, samples, .. } => host.push(
-                inst,
-                Batch {
-                    id: *id,
-                    op: *token,
-                    flags: *flags,
-                    samples: samples.samples.as_slice().into(),
-                    blob: samples.blob.as_slice().into(),
-                },
-            ),
-            Self::Event { op, request, body } => {
-                host.event(inst, Message { op: *op, req: *request, body: body.as_slice().into() })
-            }
-        }
-    }
-
-    /// What takes the place of samples that were refused for too long.
-    fn given_up(&self, now: Duration) -> Option<Dropped> {
-        let Self::Batch { token, samples, device, give_up: Some(give_up), .. } = self else {
-            return None;
-        };
-        if now < *give_up {
-            return None;
-        }
-        let mut points: Vec<u32> = samples.samples.iter().map(|sample| sample.point).collect();
-        points.sort_unstable();
-        points.dedup();
-        let count = samples.samples.len() as u64;
-        let reason = format!("the host refused {count} samples for {} s", PATIENCE.as_secs());
-        tracing::warn!(
-            samples = count,
-            "the host is congested: samples were dropped, the points will be read again"
-        );
-        let event = Event::Gap(Gap { device: device.unwrap_or(u32::MAX), reason, points });
-        let gap = Self::Event { op: event.op(), request: 0, body: event.encode() };
-        Some(Dropped { gap, samples: count, token: *token, device: *device })
-    }
-}
-
-/// Samples that were given up.
-struct Dropped {
-    gap: Wire,
-    samples: u64,
-    token: u32,
-    device: Option<u32>,
-}
 
 async fn sleep_until(at: Option<Duration>) {
     match at {
