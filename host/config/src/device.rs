@@ -143,7 +143,7 @@ struct Parts {
     settings: Json,
     settings_node: Node,
     sink_keys: Vec<Entry>,
-    sound: bool,
+    bad: Vec<String>,
 }
 
 impl<'a> OneDevice<'_, 'a, '_> {
@@ -157,7 +157,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
         let cx = self.builder.cx;
         let lost = cx.lost.get();
         let parts = self.split();
-        let (connection, connection_sound) = self.connection();
+        let (connection, bad) = self.connection();
         let read = Reader { cx, path: &self.path, table: self.merged };
         let mut model = Device {
             name: name.unwrap_or_default().to_owned(),
@@ -166,21 +166,11 @@ impl<'a> OneDevice<'_, 'a, '_> {
             settings: parts.settings,
             ..Device::default()
         };
-        self.plain_keys(&read, &mut model, connection_sound);
+        self.plain_keys(&read, &mut model, bad.is_empty());
         let (nodes, blocks) = self.points(name.unwrap_or_default(), own, templates);
         let (drafts, nodes) = self.drafts(nodes, &model, &read);
-        let mut spoiled: BTreeSet<String> = drafts
-            .iter()
-            .enumerate()
-            .filter(|(_, d)| !d.sound)
-            .map(|(at, _)| format!("/points/{at}"))
-            .collect();
-        if !connection_sound {
-            spoiled.insert("/connection".into());
-        }
-        if !parts.sound {
-            spoiled.insert("/device".into());
-        }
+        let of_points = drafts.iter().flat_map(|draft| draft.bad.iter().cloned());
+        let spoiled: BTreeSet<String> = bad.into_iter().chain(parts.bad).chain(of_points).collect();
         let mut sources = Vec::with_capacity(drafts.len());
         for draft in drafts {
             model.points.push(draft.model);
@@ -201,7 +191,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
         let mut settings = Map::new();
         let mut table = Table::default();
         let mut sink_keys = Vec::new();
-        let mut sound = true;
+        let mut bad = Vec::new();
         for entry in &self.merged.entries {
             let path = self.path.key(&entry.key);
             if &*entry.key == "time_zone" {
@@ -223,7 +213,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
                 match (self.plugin, &piece) {
                     (None, _) => misspelt(cx, &path, entry, keys::DEVICE),
                     (Some(_), None) => {
-                        sound = false;
+                        bad.push(format!("/device/{}", entry.key));
                         cx.problems
                             .error(Some(entry.key_pos), path, "a known key", format!("{:?}", &*entry.key))
                             .help(did_you_mean(&entry.key, keys::DEVICE.iter().map(|key| key.name)));
@@ -234,36 +224,38 @@ impl<'a> OneDevice<'_, 'a, '_> {
                 table.set(entry.clone());
             }
         }
-        let settings = Json::Object(settings);
+        let mut settings = Json::Object(settings);
         let settings_node = Node::new(self.node.pos, Data::Table(table));
         if let Some(piece) = &piece {
             let exhibit =
                 Exhibit { pointer: "/device".into(), key: self.path.to_string(), node: &settings_node };
             let host_keys: Vec<&str> = keys::DEVICE.iter().map(|key| key.name).collect();
-            sound = piece.judge(cx, &exhibit, &settings, &host_keys);
+            bad = piece.judge(cx, &exhibit, &mut settings, &host_keys);
             piece.hide_secrets(cx, &self.path, &settings_node, &settings);
         }
-        Parts { settings, settings_node, sink_keys, sound }
+        Parts { settings, settings_node, sink_keys, bad }
     }
 
-    /// The connection, and whether the schema accepts it.
-    fn connection(&self) -> (Json, bool) {
+    /// The connection, and what the schema complained about.
+    fn connection(&self) -> (Json, Vec<String>) {
         let cx = self.builder.cx;
         let path = self.path.key("connection");
         let piece = self.plugin.and_then(|plugin| self.builder.judge.piece(cx, plugin, "connection"));
         let node = self.merged.get("connection");
         let empty = Table::default();
-        let Some(table) = node.map_or(Some(&empty), Node::as_table) else { return (Json::Null, false) };
-        let value = cx.object(&path, table, piece.as_deref().map(judge::Piece::schema));
-        let mut sound = true;
+        let Some(table) = node.map_or(Some(&empty), Node::as_table) else {
+            return (Json::Null, vec!["/connection".into()]);
+        };
+        let mut value = cx.object(&path, table, piece.as_deref().map(judge::Piece::schema));
+        let mut bad = Vec::new();
         if let Some(piece) = &piece {
             let node = node.unwrap_or(self.node);
             let exhibit = Exhibit { pointer: "/connection".into(), key: path.to_string(), node };
             // Secrets first, so that no problem shows one.
             piece.hide_secrets(cx, &path, node, &value);
-            sound = piece.judge(cx, &exhibit, &value, &[]);
+            bad = piece.judge(cx, &exhibit, &mut value, &[]);
         }
-        (value, sound)
+        (value, bad)
     }
 
     fn plain_keys(&self, read: &Reader<'_, '_>, model: &mut Device, connection_sound: bool) {

@@ -1,8 +1,8 @@
 //! The plugin's opinion: its JSON Schema first, then its CHECK, both mapped back to the file.
 //!
 //! A *piece* is what one schema speaks about: the connection, the driver's device keys, one point, the settings, one
-//! map entry. CHECK always runs on the whole; its problems within a piece in which the schema already found something
-//! are left out.
+//! map entry. CHECK always runs on the whole, without the keys that the schema does not know; what it says about a place
+//! that the schema complained about, or about the whole around it, is a consequence and left out.
 
 use std::{
     cell::RefCell,
@@ -108,39 +108,42 @@ impl<'a> Piece<'a> {
         self.keys.contains(key)
     }
 
-    /// Reports what is wrong with `value`; `more_keys` only feed "did you mean". True when nothing is.
+    /// Reports what is wrong with `value` and returns where (pointers in [`CheckInput`]). Keys that nobody knows are
+    /// taken out, so that CHECK can look at the rest. `more_keys` only feed "did you mean".
     pub(crate) fn judge(
         &self,
         cx: &Context<'_>,
         exhibit: &Exhibit<'_>,
-        value: &Json,
+        value: &mut Json,
         more_keys: &[&str],
-    ) -> bool {
+    ) -> Vec<String> {
         let unknown: Vec<&String> = match value.as_object() {
             Some(map) if !self.open => map.keys().filter(|key| !self.knows(key)).collect(),
             _ => Vec::new(),
         };
         if unknown.is_empty() && self.validator.is_valid(value) {
-            return true;
+            return Vec::new();
         }
         let mut findings =
             explain::unknown_keys(&unknown, "", self.keys.iter().copied().chain(more_keys.iter().copied()));
         for error in self.validator.iter_errors(value) {
             explain::error(self.schema, &error, &mut findings);
         }
-        findings.dedup();
         let secret = secrets(self.schema, value);
         let mut seen = BTreeSet::new();
-        for mut finding in findings {
+        for finding in &mut findings {
             if !seen.insert((finding.pointer.clone(), finding.expected.clone())) {
                 continue;
             }
             if secret.iter().any(|pointer| finding.pointer.starts_with(pointer)) {
                 finding.found = "something else (secret)".into();
             }
-            report(cx, exhibit, &finding.pointer.clone(), &finding);
+            report(cx, exhibit, &finding.pointer, finding);
+            if finding.expected == explain::KNOWN_KEY {
+                remove(value, &finding.pointer);
+            }
         }
-        false
+        findings.into_iter().map(|finding| format!("{}{}", exhibit.pointer, finding.pointer)).collect()
     }
 
     /// Notes which values of a piece must never be printed.
@@ -152,7 +155,32 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// Runs a plugin's CHECK and reports what it says outside of the pieces in `spoiled`.
+/// Takes a key out of a table.
+fn remove(value: &mut Json, pointer: &str) {
+    let Some((parent, _)) = pointer.rsplit_once('/') else { return };
+    let segments = segments(pointer);
+    let parent = if parent.is_empty() { Some(value) } else { value.pointer_mut(parent) };
+    if let (Some(Json::Object(map)), Some(key)) = (parent, segments.last()) {
+        map.shift_remove(key);
+    }
+}
+
+/// A pointer and everything above it, the whole excluded.
+fn upwards(pointer: &str) -> impl Iterator<Item = &str> {
+    let ends = pointer.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).chain([pointer.len()]);
+    let ends: Vec<usize> = ends.collect();
+    ends.into_iter().rev().filter_map(|end| pointer.get(..end)).filter(|text| !text.is_empty())
+}
+
+/// The schema already said something about this place, above it or below it.
+fn is_spoiled(spoiled: &BTreeSet<String>, pointer: &str) -> bool {
+    let below = format!("{pointer}/");
+    upwards(pointer).any(|above| spoiled.contains(above))
+        || (!pointer.is_empty()
+            && spoiled.range(below.clone()..).next().is_some_and(|next| next.starts_with(&below)))
+}
+
+/// Runs a plugin's CHECK and reports what it says, except where the schema in `spoiled` was first.
 pub(crate) fn check<'n>(
     cx: &Context<'_>,
     plugin: &Describe,
@@ -170,23 +198,12 @@ pub(crate) fn check<'n>(
         }
     };
     let exhibits = if findings.is_empty() { Vec::new() } else { exhibits() };
-    for finding in &findings {
-        let within = |piece: &str| {
-            finding.pointer == piece
-                || finding.pointer.strip_prefix(piece).is_some_and(|rest| rest.starts_with('/'))
-        };
-        if spoiled.iter().any(|piece| within(piece)) {
-            continue;
-        }
-        let closest =
-            exhibits.iter().filter(|exhibit| within(&exhibit.pointer)).max_by_key(|e| e.pointer.len());
-        match closest {
-            Some(exhibit) => {
-                let rest = finding.pointer.get(exhibit.pointer.len()..).unwrap_or_default();
-                report(cx, exhibit, rest, finding);
-            }
-            None => report(cx, whole, &finding.pointer, finding),
-        }
+    let exhibits: HashMap<&str, &Exhibit<'_>> =
+        exhibits.iter().map(|exhibit| (exhibit.pointer.as_str(), exhibit)).collect();
+    for finding in findings.iter().filter(|finding| !is_spoiled(spoiled, &finding.pointer)) {
+        let closest = upwards(&finding.pointer).find_map(|above| exhibits.get(above));
+        let exhibit = closest.map_or(whole, |exhibit| *exhibit);
+        report(cx, exhibit, finding.pointer.get(exhibit.pointer.len()..).unwrap_or_default(), finding);
     }
     findings
 }
@@ -238,4 +255,31 @@ fn locate(node: &Node, segments: &[String], at_key: bool) -> (Pos, String) {
         }
     }
     (pos, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consequences_are_above_or_below_what_was_said() {
+        assert_eq!(upwards("/points/3/type").collect::<Vec<_>>(), ["/points/3/type", "/points/3", "/points"]);
+        assert_eq!(upwards("").count(), 0);
+        let spoiled = BTreeSet::from(["/points/3/type".to_owned(), "/settings".to_owned()]);
+        for pointer in ["/points/3/type", "/points/3/type/x", "/points/3", "/points", "/settings/url"] {
+            assert!(is_spoiled(&spoiled, pointer), "{pointer}");
+        }
+        for pointer in ["", "/points/3/types", "/points/33", "/points/3/address", "/set"] {
+            assert!(!is_spoiled(&spoiled, pointer), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_taken_out() {
+        let mut value = serde_json::json!({ "a": { "b/c": 1, "d": 2 }, "e": 3 });
+        remove(&mut value, "/a/b~1c");
+        remove(&mut value, "/e");
+        remove(&mut value, "/nowhere/x");
+        assert_eq!(value, serde_json::json!({ "a": { "d": 2 } }));
+    }
 }

@@ -19,9 +19,9 @@
 //! * Everything that input can make large has a named bound; no input makes this crate panic.
 //!
 //! Who checks what. Keys of the host are checked against `keys`. What belongs to a plugin is checked against the JSON
-//! Schema it exports, then by its CHECK. Where the schema already found a mistake in a piece (`connection`, one point,
-//! one map entry), CHECK's opinion about the same piece is left out, so that nothing is reported twice. A key that the
-//! schema does not name is an error even if the plugin forgot to say `additionalProperties: false`.
+//! Schema it exports, then by its CHECK. What CHECK says about a place that the schema complained about is left out, so
+//! that nothing is reported twice. A key that the schema does not name is an error even if the plugin forgot to say
+//! `additionalProperties: false`.
 //!
 //! Two annotations in a sink's `map` schema speak to the host: `"x-busbar-unique": ["common_address", "ioa"]` (two
 //! points with equal values there are a collision; a value that is absent comes from `settings`), and `writeOnly: true`

@@ -60,8 +60,8 @@ pub(crate) struct Mapped {
     pub(crate) target: Target,
     pub(crate) json: Json,
     pub(crate) node: Node,
-    /// The plugin's schema found nothing wrong.
-    pub(crate) sound: bool,
+    /// What the plugin's schema complained about.
+    pub(crate) bad: Vec<String>,
     /// Its key for people: the entry of `map`, or the point's table it was generated from.
     pub(crate) key: String,
 }
@@ -123,14 +123,14 @@ impl<'a> Maker<'_, 'a> {
         let path = Path::Root.key(&key);
         let empty = Table::default();
         let table = node.as_table().unwrap_or(&empty);
-        let json = self.cx.object(&path, table, piece.map(Piece::schema));
-        let mut sound = true;
+        let mut json = self.cx.object(&path, table, piece.map(Piece::schema));
+        let mut bad = Vec::new();
         if let Some(piece) = piece {
             piece.hide_secrets(self.cx, &path, &node, &json);
             let exhibit = Exhibit { pointer: format!("/map/{at}"), key: key.clone(), node: &node };
-            sound = piece.judge(self.cx, &exhibit, &json, &[]);
+            bad = piece.judge(self.cx, &exhibit, &mut json, &[]);
         }
-        Mapped { target, json, node, sound, key }
+        Mapped { target, json, node, bad, key }
     }
 
     /// What an explicit entry speaks about; reports names that do not exist.

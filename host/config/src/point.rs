@@ -45,8 +45,8 @@ pub(crate) struct Draft {
     /// Tables named after a sink plugin.
     pub(crate) sink_keys: Vec<Entry>,
     pub(crate) interlock: Option<Pos>,
-    /// The plugin's schema found nothing wrong.
-    pub(crate) sound: bool,
+    /// What the plugin's schema complained about.
+    pub(crate) bad: Vec<String>,
 }
 
 /// Builds one point; `None` when it has no usable name or is switched off.
@@ -63,12 +63,12 @@ pub(crate) fn build<'a>(
     let parts = split(cx, path, table, from, piece.as_deref());
     let read = Reader { cx, path, table };
     let name = read.text("name").filter(|name| form::is_name(name))?;
-    let spec = Json::Object(parts.spec);
-    let mut sound = true;
+    let mut spec = Json::Object(parts.spec);
+    let mut bad = Vec::new();
     if let Some(piece) = piece.as_deref() {
         let exhibit = Exhibit { pointer: format!("/points/{index}"), key: path.to_string(), node };
         let host_keys: Vec<&str> = keys::POINT.iter().map(|key| key.name).collect();
-        sound = piece.judge(cx, &exhibit, &spec, &host_keys);
+        bad = piece.judge(cx, &exhibit, &mut spec, &host_keys);
         piece.hide_secrets(cx, path, node, &spec);
     }
     let mut model = Point { name, spec, unit: read.text("unit").unwrap_or_default(), ..Point::default() };
@@ -83,7 +83,7 @@ pub(crate) fn build<'a>(
     let interlock = table
         .get("interlock")
         .map(|node| node.as_table().and_then(|table| table.get("point")).map_or(node.pos, |point| point.pos));
-    Some(Draft { model, sink_keys: parts.sinks, interlock, sound })
+    Some(Draft { model, sink_keys: parts.sinks, interlock, bad })
 }
 
 /// The keys of a point by owner.

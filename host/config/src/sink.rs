@@ -104,7 +104,7 @@ impl<'a> OneSink<'_, 'a, '_> {
         let lost = cx.lost.get();
         let read = Reader { cx, path: &self.path, table: self.table };
         let traits = self.plugin.map(|plugin| plugin.sink.clone()).unwrap_or_default();
-        let (mut settings, settings_sound) = self.settings();
+        let (mut settings, bad) = self.settings();
         let (patterns, texts) = self.patterns();
         let routed = self.routed(&patterns);
         let explicit = self.builder.library.list(cx, &self.path, self.table.get("map"), "map").items;
@@ -125,7 +125,7 @@ impl<'a> OneSink<'_, 'a, '_> {
         let commands = self.commands(&read, &settings, &routes, traits.needs_map);
         let mut findings = Vec::new();
         if let (Some(plugin), true) = (self.plugin, lost == cx.lost.get()) {
-            findings = self.check(plugin, &maker, &settings, settings_sound, &mapped, &routes);
+            findings = self.check(plugin, &maker, &settings, bad, &mapped, &routes);
         }
         if commands == Commands::Asked {
             self.named_peer(&settings, &findings);
@@ -154,24 +154,24 @@ impl<'a> OneSink<'_, 'a, '_> {
         MadeSink { model, notes }
     }
 
-    fn settings(&self) -> (Json, bool) {
+    fn settings(&self) -> (Json, Vec<String>) {
         let cx = self.builder.cx;
         let path = self.path.key("settings");
         let node = self.table.get("settings");
         let empty = Table::default();
         let Some(table) = node.map_or(Some(&empty), Node::as_table) else {
-            return (Json::Object(Map::new()), false);
+            return (Json::Object(Map::new()), vec!["/settings".into()]);
         };
         let piece = self.plugin.and_then(|plugin| self.builder.judge.piece(cx, plugin, "settings"));
-        let value = cx.object(&path, table, piece.as_deref().map(Piece::schema));
-        let mut sound = true;
+        let mut value = cx.object(&path, table, piece.as_deref().map(Piece::schema));
+        let mut bad = Vec::new();
         if let Some(piece) = &piece {
             let node = node.unwrap_or(self.node);
             piece.hide_secrets(cx, &path, node, &value);
             let exhibit = Exhibit { pointer: "/settings".into(), key: path.to_string(), node };
-            sound = piece.judge(cx, &exhibit, &value, &[]);
+            bad = piece.judge(cx, &exhibit, &mut value, &[]);
         }
-        (value, sound)
+        (value, bad)
     }
 
     /// The patterns of `points`, each with its place; everything where there are none.
@@ -342,7 +342,7 @@ impl<'a> OneSink<'_, 'a, '_> {
         plugin: &Describe,
         maker: &Maker<'_, '_>,
         settings: &Json,
-        settings_sound: bool,
+        bad: Vec<String>,
         mapped: &[Mapped],
         routes: &[Route],
     ) -> Vec<busbar_contract::Problem> {
@@ -356,11 +356,8 @@ impl<'a> OneSink<'_, 'a, '_> {
                 .collect(),
             ..CheckInput::default()
         };
-        let mut spoiled: BTreeSet<String> =
-            mapped.iter().enumerate().filter(|(_, m)| !m.sound).map(|(at, _)| format!("/map/{at}")).collect();
-        if !settings_sound {
-            spoiled.insert("/settings".into());
-        }
+        let spoiled: BTreeSet<String> =
+            bad.into_iter().chain(mapped.iter().flat_map(|entry| entry.bad.iter().cloned())).collect();
         let whole = Exhibit { pointer: String::new(), key: self.path.to_string(), node: self.node };
         let settings_node = self.table.get("settings").unwrap_or(self.node);
         let exhibits = || {

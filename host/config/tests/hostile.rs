@@ -7,7 +7,7 @@ mod support;
 use std::{fmt::Write as _, path::Path};
 
 use busbar_config::{Loaded, MAX_PROBLEMS, load, load_text, render};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use support::{Plugins, options};
 
 const SAMPLE: &str = include_str!("design.toml");
@@ -70,8 +70,20 @@ const FRAGMENTS: [&str; 36] = [
     "deadband = '5%'",
 ];
 
+/// The same cases in every run; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` ask for others.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
+        config.rng_seed = RngSeed::Fixed(7);
+    }
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 400;
+    }
+    config
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn fragments_in_any_order(picks in prop::collection::vec(0..FRAGMENTS.len(), 0..30)) {
@@ -85,7 +97,7 @@ proptest! {
         for (at, what, symbol) in edits {
             let at = at.index(symbols.len());
             match what {
-                0 => { symbols.remove(at); }
+                0 => { symbols.remove(at); if symbols.is_empty() { symbols.push('\n'); } }
                 1 => symbols.insert(at, symbol),
                 2 => symbols[at] = symbol,
                 _ => symbols.truncate(at.max(1)),

@@ -99,6 +99,17 @@ fn the_sample_of_the_design_is_understood() {
 }
 
 #[test]
+fn the_shipped_configuration_has_no_problems() {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins.toml"));
+    let loaded = load(path, &Plugins::new(), &options());
+    assert!(loaded.problems.is_empty(), "{}", loaded.render(false));
+    let site = loaded.site.unwrap();
+    assert!(site.devices.len() >= 3 && site.sinks.len() == 1);
+    assert!(site.sinks[0].routes.len() >= 10, "everything goes to the broker");
+    assert!(loaded.host.admin.unwrap().listen.ip().is_loopback());
+}
+
+#[test]
 fn defaults_of_a_bare_device_and_point() {
     let device = device(&one_device("{ name = 'p', address = 'holding:0' }"));
     let expected = Device { name: "m".into(), driver: "modbus".into(), ..Device::default() };

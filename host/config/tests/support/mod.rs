@@ -42,22 +42,27 @@ fn describe(kind: PluginKind, name: &str, schemas: Schemas, sink: SinkTraits) ->
     }
 }
 
+fn over_tcp(transport: &str) -> Json {
+    json!({
+        "type": "object",
+        "properties": {
+            "transport": { "type": "string", "const": transport },
+            "host": { "$ref": "#/$defs/Hosts", "description": "Address or name of the device." },
+            "port": { "type": "integer", "format": "uint16", "minimum": 1, "maximum": 65535, "default": 502 },
+            "unit_id": { "type": "integer", "minimum": 0, "maximum": 255, "description": "Unit id." }
+        },
+        "required": ["transport", "host", "unit_id"],
+        "additionalProperties": false
+    })
+}
+
 fn modbus() -> Schemas {
     Schemas {
         connection: json!({
             "title": "Connection",
             "oneOf": [
-                {
-                    "type": "object",
-                    "properties": {
-                        "transport": { "type": "string", "const": "tcp" },
-                        "host": { "$ref": "#/$defs/Hosts", "description": "Address or name of the device." },
-                        "port": { "type": "integer", "format": "uint16", "minimum": 1, "maximum": 65535, "default": 502 },
-                        "unit_id": { "type": "integer", "minimum": 0, "maximum": 255, "description": "Unit id." }
-                    },
-                    "required": ["transport", "host", "unit_id"],
-                    "additionalProperties": false
-                },
+                over_tcp("tcp"),
+                over_tcp("rtu-over-tcp"),
                 {
                     "type": "object",
                     "properties": {
