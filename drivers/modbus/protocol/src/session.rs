@@ -293,7 +293,7 @@ impl Session {
             self.settle(&line).await?;
             must_be_followed_by_silence = self.put_to_rest(&line, unit, function, budget).await?;
             line.arm(Armed { expect: call.expect(unit), late: self.memory.late() });
-            sleep_until(line.quiet_since() + self.timing.frame_gap).await;
+            self.keep_distance(&line).await;
             self.memory.sent(unit, function);
         }
         self.counters.requests += 1;
@@ -390,6 +390,14 @@ impl Session {
         }
     }
 
+    /// Waits for the silent interval before a frame. A timer rounds up to its next tick, so none is set without need.
+    async fn keep_distance(&mut self, line: &Line) {
+        let from = line.quiet_since() + self.timing.frame_gap;
+        if from > Instant::now() {
+            sleep_until(from).await;
+        }
+    }
+
     /// Makes sure that no older request of this unit can be answered any more, within `budget`. `true`: only
     /// silence after the next answer proves it.
     async fn put_to_rest(
@@ -474,7 +482,7 @@ impl Session {
         let [high, low] = nonce.to_be_bytes();
         let mut frame = vec![unit, DIAGNOSTICS, 0, 0, high, low];
         seal(&mut frame);
-        sleep_until(line.quiet_since() + self.timing.frame_gap).await;
+        self.keep_distance(line).await;
         let armed = Armed { expect: Expect::echo(unit, nonce), late: self.memory.late() };
         self.in_flight = true;
         self.counters.requests += 1;
