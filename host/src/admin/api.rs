@@ -145,7 +145,12 @@ struct OfDevice {
 }
 
 async fn points(State(app): Shared, Query(query): Query<OfDevice>) -> Response {
-    rows_response(app.core.query(move |core, _| rows::points(core, query.device.as_deref(), true)).await)
+    let asked = app.core.query(move |core, _| service::points(core, query.device.as_deref()));
+    match asked.await {
+        Ok(Ok(rows)) => Json(rows).into_response(),
+        Ok(Err(text)) => error(StatusCode::NOT_FOUND, text),
+        Err(error_) => error(StatusCode::SERVICE_UNAVAILABLE, error_.to_string()),
+    }
 }
 
 async fn point(State(app): Shared, Path((device, point)): Path<(String, String)>) -> Response {

@@ -90,20 +90,29 @@ async fn rows_of(core: &CoreHandle, call: &Call) -> Option<Line> {
     let rows = match call {
         Call::Points { device } => {
             let device = device.clone();
-            core.query(move |core, _| rows::points(core, device.as_deref(), true)).await
+            core.query(move |core, _| points(core, device.as_deref())).await
         }
-        Call::Devices {} => core.query(|core, _| rows::devices(core)).await,
-        Call::Sinks {} => core.query(|core, _| rows::sinks(core)).await,
+        Call::Devices {} => core.query(|core, _| Ok(rows::devices(core))).await,
+        Call::Sinks {} => core.query(|core, _| Ok(rows::sinks(core))).await,
         Call::Plugins {} => {
             let facts = core.plugin_facts();
-            core.query(move |core, _| rows::plugins(core, &facts)).await
+            core.query(move |core, _| Ok(rows::plugins(core, &facts))).await
         }
         _ => return None,
     };
     Some(match rows {
-        Ok(rows) => Line::Rows { rows },
+        Ok(Ok(rows)) => Line::Rows { rows },
+        Ok(Err(text)) => Line::usage(text),
         Err(error) => Line::failed(error.to_string()),
     })
+}
+
+/// Points of one device or all; a device that is not configured is a mistake, not an empty list.
+pub fn points(core: &Core, device: Option<&str>) -> Result<Vec<serde_json::Value>, String> {
+    if let Some(device) = device.filter(|device| !device.starts_with('@')) {
+        known_device(core, device)?;
+    }
+    Ok(rows::points(core, device, true))
 }
 
 async fn ask_core(core: &CoreHandle, call: Call, origin: Origin) -> State {
