@@ -176,6 +176,7 @@ impl Core {
                 interval_ns,
                 exchanges: 1,
                 busy: false,
+                scheduled: false,
                 again: false,
                 refused_until_ns: 0,
                 subscribed: false,

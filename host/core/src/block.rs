@@ -109,7 +109,10 @@ impl Core {
         }
         self.check_device(device)?;
         for index in &block.points {
-            if matches!(self.points[self.index_point(device, *index)].overlay, crate::table::Overlay::Blocked(_)) {
+            if matches!(
+                self.points[self.index_point(device, *index)].overlay,
+                crate::table::Overlay::Blocked(_)
+            ) {
                 return Err((Reason::LockedOut, "a point of the block is blocked by an operator".into()));
             }
             self.check_interlock(device, *index)?;

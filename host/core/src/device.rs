@@ -269,6 +269,7 @@ impl Core {
     fn forget_reads(&mut self, device: DeviceId) {
         for group in self.devices[device].groups.clone() {
             self.groups[group].busy = false;
+            self.groups[group].scheduled = false;
             self.groups[group].again = false;
         }
     }

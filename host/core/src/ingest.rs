@@ -151,7 +151,7 @@ impl Core {
         }
         self.devices[device].counters.samples += 1;
         self.exchanged(device);
-        let verdict = verdict(&self.points[id], cell.kind, ts_ns, cause);
+        let verdict = verdict(&self.points[id], cell.kind, ts_ns, Flags(marks).gateway_time(), cause);
         let event = verdict.is_event();
         match verdict {
             Verdict::LateState => {
@@ -218,7 +218,9 @@ impl Core {
         point.host_quality = host;
         point.refreshed_ns = self.now.mono_ns;
         point.ts_ns = ts_ns;
-        point.source_ns = ts_ns;
+        if !Flags(marks).gateway_time() {
+            point.source_ns = ts_ns;
+        }
         point.marks = marks;
         // A bad sample without a value keeps the last one and its time.
         if cell.kind == Kind::None && !device_quality.worst(host).is_good() {

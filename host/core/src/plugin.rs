@@ -120,6 +120,10 @@ impl Core {
             "the plugin answers again; its devices connect",
         );
         for channel in self.plugins[plugin].channels.clone() {
+            // Its back-off may have ended while nothing could be asked.
+            if self.channels[channel].wake_ns == 0 {
+                self.open_channel(channel);
+            }
             self.mark_endpoint(self.channels[channel].endpoint);
         }
         for sink in self.plugins[plugin].sinks.clone() {

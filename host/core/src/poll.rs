@@ -30,10 +30,17 @@ impl Core {
         counters.polls_due += 1 + missed;
         counters.polls_skipped += missed;
         if self.groups[group].busy {
-            counters.polls_skipped += 1;
+            // A fresh read that somebody asked for serves this turn too.
+            let unscheduled = !std::mem::replace(&mut self.groups[group].scheduled, true);
+            if unscheduled {
+                counters.polls_started += 1;
+            } else {
+                counters.polls_skipped += 1;
+            }
             return;
         }
         self.groups[group].busy = true;
+        self.groups[group].scheduled = true;
         self.ask(device, Work::Read { group, cause: Cause::Poll, due_ns: due.at_ns });
     }
 

@@ -80,6 +80,7 @@ impl Core {
     ) {
         let device = self.groups[group].device;
         self.groups[group].busy = false;
+        self.groups[group].scheduled = false;
         match outcome {
             Outcome::Samples | Outcome::Done(_) => {
                 self.exchanged(device);

@@ -553,7 +553,9 @@ impl Core {
 
     /// What the table shows of one point, as a record.
     fn send_state(&mut self, sink: SinkId, slot: u32, flags: u8) {
-        let Some(point) = self.sinks[sink].routed.get(slot as usize).map(|routed| routed.point) else { return };
+        let Some(point) = self.sinks[sink].routed.get(slot as usize).map(|routed| routed.point) else {
+            return;
+        };
         let device = self.points[point].device.map_or(u32::MAX, Id::number);
         let cause = busbar_contract::Cause::Integrity;
         let out = crate::route::Outgoing::from_point(point, &self.points[point], cause, false, flags, 0);

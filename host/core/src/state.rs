@@ -228,6 +228,8 @@ pub(crate) struct Group {
     pub(crate) exchanges: u32,
     /// Queued or on its way.
     pub(crate) busy: bool,
+    /// The running read serves a turn of the schedule.
+    pub(crate) scheduled: bool,
     /// Asked for while it was busy: read again at once.
     pub(crate) again: bool,
     /// The device refuses it: asked again at this time.

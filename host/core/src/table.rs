@@ -167,7 +167,8 @@ impl Point {
 
     /// An operator enters a value.
     pub(crate) fn substitute(&mut self, value: &Value, wall_ns: i64) {
-        self.overlay = Overlay::Substituted(Covered { cell: Cell::of(value), ts_ns: wall_ns, value_ts_ns: wall_ns });
+        self.overlay =
+            Overlay::Substituted(Covered { cell: Cell::of(value), ts_ns: wall_ns, value_ts_ns: wall_ns });
     }
 
     /// The point shows the device again.

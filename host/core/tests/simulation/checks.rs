@@ -46,16 +46,25 @@ impl World {
             let device = &devices[state.device as usize];
             let there = matches!(device.state, DeviceState::Online | DeviceState::Resync);
             if !there && !view.quality.contains(Quality::SUBSTITUTED) {
-                let marked = view.quality.contains(Quality::COMM_LOST) || view.quality.contains(Quality::OPERATOR_BLOCKED);
+                let marked = view.quality.contains(Quality::COMM_LOST)
+                    || view.quality.contains(Quality::OPERATOR_BLOCKED);
                 if !marked || view.quality.is_good() {
-                    return Err(format!("G1: {}/{} is {} while its device is {:?}", view.device, view.name, view.quality, device.state));
+                    return Err(format!(
+                        "G1: {}/{} is {} while its device is {:?}",
+                        view.device, view.name, view.quality, device.state
+                    ));
                 }
             }
             if view.quality.is_good() && !view.quality.contains(Quality::SUBSTITUTED) {
                 let stale_ns = self.stale_ns(view.number);
                 let age = self.now.mono_ns.saturating_sub(state.fed_ns);
                 if age > stale_ns + self.slack_ns() {
-                    return Err(format!("G3: {}/{} is good {} ms after its last value", view.device, view.name, age / MS));
+                    return Err(format!(
+                        "G3: {}/{} is good {} ms after its last value",
+                        view.device,
+                        view.name,
+                        age / MS
+                    ));
                 }
             }
         }
@@ -111,7 +120,9 @@ impl World {
         let since = self.devices[device].connected_ns;
         for point in self.points.iter().filter(|point| point.device as usize == device) {
             if point.given_ns < since {
-                return Err(format!("G2: device {device} is online and a point was not read since the connect"));
+                return Err(format!(
+                    "G2: device {device} is online and a point was not read since the connect"
+                ));
             }
         }
         Ok(())
@@ -128,7 +139,8 @@ impl World {
             if !ledger.is_balanced() {
                 return Err(format!("G7: the ledger of sink {sink} does not balance: {ledger:?}"));
             }
-            let silent = self.instances.get(&self.sinks[sink].instance).is_none_or(|state| self.silent[state.plugin]);
+            let silent =
+                self.instances.get(&self.sinks[sink].instance).is_none_or(|state| self.silent[state.plugin]);
             let healthy = connected && self.sinks[sink].mood == SinkMood::Prompt && !silent;
             let since = self.sinks[sink].healthy_ns;
             self.sinks[sink].healthy_ns = match (healthy, since) {
@@ -240,13 +252,18 @@ impl World {
         if !self.is_healthy_alone(0) || self.plant.site.devices[0].points.is_empty() {
             return Ok(());
         }
-        let mut intervals: Vec<u64> =
-            self.plant.site.devices[0].points.iter().map(|point| point.poll_interval.as_nanos() as u64).collect();
+        let mut intervals: Vec<u64> = self.plant.site.devices[0]
+            .points
+            .iter()
+            .map(|point| point.poll_interval.as_nanos() as u64)
+            .collect();
         intervals.sort_unstable();
         intervals.dedup();
         let expected: u64 = intervals.iter().map(|interval| (self.now.mono_ns - since) / interval).sum();
         if (due as f64) < expected as f64 * 0.99 - 3.0 || skipped as f64 > due as f64 * 0.01 + 1.0 {
-            return Err(format!("G5: of {expected} polls of a healthy device {due} were due and {skipped} skipped"));
+            return Err(format!(
+                "G5: of {expected} polls of a healthy device {due} were due and {skipped} skipped"
+            ));
         }
         Ok(())
     }

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use busbar_contract::{
-    Action, Answer, Cause, Event, Failure, FailureKind, Flags, Quality, Reason, Request, Samples, Stage, Value, batch,
+    Action, Answer, Cause, Event, Failure, FailureKind, Flags, Quality, Reason, Request, Samples, Stage,
+    Value, batch,
     event::{BoundGroup, Done, Gap, State},
 };
 use busbar_core::{Input, input::Push};
@@ -103,7 +104,8 @@ impl World {
                 self.done(instance, request, delay, Done::default());
             }
             Request::Bind(bind) => {
-                let groups = bind.groups.iter().map(|group| BoundGroup { group: group.group, exchanges: 1 }).collect();
+                let groups =
+                    bind.groups.iter().map(|group| BoundGroup { group: group.group, exchanges: 1 }).collect();
                 if let Some(state) = self.instances.get_mut(&instance) {
                     for group in &bind.groups {
                         state.groups.insert(group.group, group.points.clone());
@@ -111,7 +113,9 @@ impl World {
                 }
                 self.done(instance, request, delay, Done { groups, ..Done::default() });
             }
-            _ if mood == Mood::Dead => self.fail(instance, request, timeout, FailureKind::NoAnswer, "no answer"),
+            _ if mood == Mood::Dead => {
+                self.fail(instance, request, timeout, FailureKind::NoAnswer, "no answer")
+            }
             _ if mood == Mood::Resets && self.rng.chance(70) => {
                 self.fail(instance, request, delay, FailureKind::Session, "reset by peer");
             }
@@ -134,12 +138,16 @@ impl World {
                 self.done(instance, request, delay, Done::default());
             }
             Request::Probe(_) => self.fail(instance, request, delay, FailureKind::Unsupported, "no probe"),
-            Request::Subscribe(body) => self.subscribe(instance, request, delay, device, &body.points, body.integrity_ms),
+            Request::Subscribe(body) => {
+                self.subscribe(instance, request, delay, device, &body.points, body.integrity_ms)
+            }
             Request::Read(read) => {
                 let points = self.instances[&instance].groups.get(&read.group).cloned().unwrap_or_default();
                 self.answer_read(instance, request, delay, device, &points, mood);
             }
-            Request::BlockRead(body) => self.push_values(instance, request, delay, &body.points, batch::LAST | batch::BLOCK),
+            Request::BlockRead(body) => {
+                self.push_values(instance, request, delay, &body.points, batch::LAST | batch::BLOCK)
+            }
             Request::Command(command) => {
                 self.commands_seen(command.point, command.action, &command.value);
                 self.answer_command(instance, request, delay, command.point, command.action, timeout);
@@ -170,11 +178,20 @@ impl World {
         config.response_timeout.as_nanos() as u64 * u64::from(config.retries + 1) - 10 * MS
     }
 
-    fn subscribe(&mut self, instance: u64, request: u64, delay: u64, device: u32, points: &[u32], integrity_ms: u64) {
+    fn subscribe(
+        &mut self,
+        instance: u64,
+        request: u64,
+        delay: u64,
+        device: u32,
+        points: &[u32],
+        integrity_ms: u64,
+    ) {
         if !self.devices[device as usize].subscribes {
             return self.done(instance, request, delay, Done::default());
         }
-        let some: Vec<u32> = points.iter().copied().filter(|point| point % 2 == 0 || points.len() < 3).collect();
+        let some: Vec<u32> =
+            points.iter().copied().filter(|point| point % 2 == 0 || points.len() < 3).collect();
         if let Some(state) = self.instances.get_mut(&instance) {
             state.subscribed.insert(device, some.clone());
         }
@@ -191,7 +208,15 @@ impl World {
         }
     }
 
-    fn answer_read(&mut self, instance: u64, request: u64, delay: u64, device: u32, points: &[u32], mood: Mood) {
+    fn answer_read(
+        &mut self,
+        instance: u64,
+        request: u64,
+        delay: u64,
+        device: u32,
+        points: &[u32],
+        mood: Mood,
+    ) {
         if mood == Mood::Refuses && self.rng.chance(50) {
             for point in points {
                 self.points[*point as usize].given_ns = self.now.mono_ns + delay;
@@ -205,7 +230,9 @@ impl World {
             0 => {
                 // Somebody else's points, with this device's values.
                 let others: Vec<u32> = (0..self.points.len() as u32 + 3)
-                    .filter(|other| self.points.get(*other as usize).is_none_or(|point| point.device != device))
+                    .filter(|other| {
+                        self.points.get(*other as usize).is_none_or(|point| point.device != device)
+                    })
                     .collect();
                 self.lie(instance, request, delay, &others, points, 0);
                 self.push_values(instance, request, delay, points, batch::LAST);
@@ -245,8 +272,18 @@ impl World {
     }
 
     /// Good values for an answer.
-    pub(crate) fn push_values(&mut self, instance: u64, request: u64, delay: u64, points: &[u32], flags: u32) {
-        self.push_later(delay, Values { instance, request, points: points.to_vec(), cause: Cause::Poll, token: 0, flags });
+    pub(crate) fn push_values(
+        &mut self,
+        instance: u64,
+        request: u64,
+        delay: u64,
+        points: &[u32],
+        flags: u32,
+    ) {
+        self.push_later(
+            delay,
+            Values { instance, request, points: points.to_vec(), cause: Cause::Poll, token: 0, flags },
+        );
     }
 
     fn push_later(&mut self, delay: u64, values: Values) {
@@ -274,15 +311,33 @@ impl World {
         self.now.wall_ns / 1000 * 1000 + 7
     }
 
-    pub(crate) fn push_unsolicited(&mut self, instance: u64, delay: u64, points: &[u32], cause: Cause, token: u32) {
-        self.push_later(delay, Values { instance, request: 0, points: points.to_vec(), cause, token, flags: 0 });
+    pub(crate) fn push_unsolicited(
+        &mut self,
+        instance: u64,
+        delay: u64,
+        points: &[u32],
+        cause: Cause,
+        token: u32,
+    ) {
+        self.push_later(
+            delay,
+            Values { instance, request: 0, points: points.to_vec(), cause, token, flags: 0 },
+        );
     }
 
     fn push_at(&mut self, at: u64, instance: u64, request: u64, token: u32, flags: u32, samples: Samples) {
         self.input_at(at, Input::Push(Push { instance, request, token, flags, samples }));
     }
 
-    fn answer_command(&mut self, instance: u64, request: u64, delay: u64, point: u32, action: Action, timeout: u64) {
+    fn answer_command(
+        &mut self,
+        instance: u64,
+        request: u64,
+        delay: u64,
+        point: u32,
+        action: Action,
+        timeout: u64,
+    ) {
         let healthy = self.plant.healthy[self.points[point as usize].device as usize];
         match if healthy { 9 } else { self.rng.below(10) } {
             0 => self.fail(instance, request, delay, FailureKind::Refused, "interlocked by the device"),
@@ -349,7 +404,12 @@ impl World {
                 let state = State { device: None, up: false, reason: "line down".into() };
                 self.event(instance, 0, MS, Event::State(state));
             }
-            2 => self.event(instance, 0, MS, Event::State(State { device: Some(device), up: true, reason: String::new() })),
+            2 => self.event(
+                instance,
+                0,
+                MS,
+                Event::State(State { device: Some(device), up: true, reason: String::new() }),
+            ),
             3 => {
                 let gap = Gap { device, reason: "sequence gap".into(), points: Vec::new() };
                 self.event(instance, 0, MS, Event::Gap(gap));

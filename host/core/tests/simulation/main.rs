@@ -7,8 +7,8 @@
 mod checks;
 mod driver;
 mod rng;
-mod site;
 mod sink;
+mod site;
 mod world;
 
 use std::fmt::Write;
@@ -28,7 +28,8 @@ fn run(seed: u64) -> Stats {
         Ok(stats) => stats,
         Err(error) => {
             let mut world = World::new(seed, true);
-            let again = world.run().err().unwrap_or_else(|| "the second run passed: not deterministic".into());
+            let again =
+                world.run().err().unwrap_or_else(|| "the second run passed: not deterministic".into());
             let mut text = String::new();
             for line in world.trace() {
                 let _ = writeln!(text, "{line}");
@@ -50,7 +51,10 @@ fn run_many(first: u64) {
     println!("{total:?}");
     // A world in which nothing happens proves nothing.
     assert!(total.losses > histories(), "{total:?}");
-    assert!(total.finished_commands > 0 && total.unknown_commands > 0 && total.refused_commands > 0, "{total:?}");
+    assert!(
+        total.finished_commands > 0 && total.unknown_commands > 0 && total.refused_commands > 0,
+        "{total:?}"
+    );
     assert!(total.foreign > 0 && total.retries > 0 && total.parked > 0 && total.dropped > 0, "{total:?}");
     assert!(total.tokens_ok > 0 && total.tokens_failed > 0 && total.stalls > 0, "{total:?}");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use busbar_contract::{
     Action, Cause, Event, Failure, FailureKind, Origin, Quality, Request, Sample, Samples, batch,
     binary::{Ack, Verdict},
-    event::{Done, Fetch, SinkCommand, StateEntry, State, WriteBlock},
+    event::{Done, Fetch, SinkCommand, State, StateEntry, WriteBlock},
     request::{AnswerTo, PointValue},
 };
 
@@ -27,6 +27,7 @@ pub(crate) struct Shown {
     pub(crate) quality: Quality,
     pub(crate) bits: u64,
     pub(crate) at_ns: u64,
+    pub(crate) source_ns: i64,
     pub(crate) counter: u64,
     pub(crate) number: u64,
 }
@@ -73,7 +74,13 @@ impl World {
         }
     }
 
-    pub(crate) fn deliver(&mut self, instance: u64, first: u64, flags: u32, mut samples: Samples) -> Result<(), String> {
+    pub(crate) fn deliver(
+        &mut self,
+        instance: u64,
+        first: u64,
+        flags: u32,
+        mut samples: Samples,
+    ) -> Result<(), String> {
         let Some(sink) = self.instances.get(&instance).and_then(|state| state.sink) else {
             return Err(format!("a delivery to instance {instance}, which is no sink"));
         };
@@ -86,14 +93,22 @@ impl World {
             Vec::new()
         };
         for (index, sample) in samples.samples.iter().enumerate() {
-            let value_ts = times.iter().find(|(at, _)| *at as usize == index).map_or(sample.ts_ns, |(_, ts)| *ts);
+            let value_ts =
+                times.iter().find(|(at, _)| *at as usize == index).map_or(sample.ts_ns, |(_, ts)| *ts);
             self.record(sink, first + index as u64, flags, sample, value_ts)?;
         }
         self.confirm(sink, instance, first, samples.samples.len() as u32);
         Ok(())
     }
 
-    fn record(&mut self, sink: usize, number: u64, flags: u32, sample: &Sample, value_ts: i64) -> Result<(), String> {
+    fn record(
+        &mut self,
+        sink: usize,
+        number: u64,
+        flags: u32,
+        sample: &Sample,
+        value_ts: i64,
+    ) -> Result<(), String> {
         let point = sample.point;
         let gateway = sample.flags & busbar_contract::Flags::GATEWAY_TIME != 0;
         if !self.sink_points[sink].contains(&point) {
@@ -104,7 +119,11 @@ impl World {
         if source == gateway {
             return Err(format!("G10: point {point}: time {} and gateway flag {gateway}", sample.ts_ns));
         }
-        if value_ts != 0 && value_ts != sample.ts_ns && value_ts.rem_euclid(1000) != 7 && !self.gateway_time(point) {
+        if value_ts != 0
+            && value_ts != sample.ts_ns
+            && value_ts.rem_euclid(1000) != 7
+            && !self.gateway_time(point)
+        {
             return Err(format!("G10: point {point}: value time {value_ts} is nobody's"));
         }
         let Some(state) = self.points.get(point as usize) else {
@@ -139,10 +158,17 @@ impl World {
     }
 
     fn show(&mut self, sink: usize, point: u32, sample: &Sample, counter: u64, number: u64) {
+        let gateway = sample.flags & busbar_contract::Flags::GATEWAY_TIME != 0;
+        let before = self.sinks[sink].image.get(&point).map_or(i64::MIN, |shown| shown.source_ns);
+        // An event from the past tells no present state; it carries its time.
+        if Cause::of(sample.flags).is_event() && !gateway && sample.ts_ns < before {
+            return;
+        }
         let shown = Shown {
             quality: Quality(sample.quality),
             bits: sample.bits,
             at_ns: self.now.mono_ns,
+            source_ns: if gateway { before } else { sample.ts_ns },
             counter,
             number,
         };
@@ -181,7 +207,12 @@ impl World {
         }
         if self.rng.chance(20) {
             acks.extend(acks.clone());
-            acks.push(Ack { first: first + 1_000_000, count: u32::MAX, verdict: Verdict::Delivered, reason: 0 });
+            acks.push(Ack {
+                first: first + 1_000_000,
+                count: u32::MAX,
+                verdict: Verdict::Delivered,
+                reason: 0,
+            });
         }
         acks
     }
@@ -288,7 +319,10 @@ impl World {
             let state = State { device: None, up: false, reason: "far side went down".into() };
             self.event(instance, 0, MS, Event::State(state));
         }
-        if matches!(before, SinkMood::Withholds | SinkMood::Odd) && mood == SinkMood::Prompt && self.instances.contains_key(&instance) {
+        if matches!(before, SinkMood::Withholds | SinkMood::Odd)
+            && mood == SinkMood::Prompt
+            && self.instances.contains_key(&instance)
+        {
             // What was withheld is lost with the connection: the host sends it again.
             let state = State { device: None, up: false, reason: "reconnect".into() };
             self.event(instance, 0, MS, Event::State(state));

@@ -27,14 +27,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin {
-        name: name.into(),
-        kind,
-        path: None,
-        sha256: None,
-        isolation: Isolation::InProcess,
-        workers: 1,
-    }
+    Plugin { name: name.into(), kind, path: None, sha256: None, isolation: Isolation::InProcess, workers: 1 }
 }
 
 /// Plugin 0 is the quiet driver, 1 the wild driver, 2 the durable sink, 3 the other sink.
@@ -66,9 +59,12 @@ pub(crate) fn plant(rng: &mut Rng) -> Plant {
     }
     let mut sinks = Vec::new();
     let mut strict = Vec::new();
-    for (name, plugin, is_strict) in
-        [("safe", "durable", true), ("mild", "live", true), ("rough", "durable", false), ("tight", "live", false)]
-    {
+    for (name, plugin, is_strict) in [
+        ("safe", "durable", true),
+        ("mild", "live", true),
+        ("rough", "durable", false),
+        ("tight", "live", false),
+    ] {
         if !is_strict && rng.chance(40) {
             continue;
         }

@@ -34,11 +34,23 @@ pub(crate) enum Happening {
     Values(Values),
     Beat(usize),
     Chaos,
-    Integrity { instance: u64, device: u32, session: u64, period: u64 },
-    Probed { device: u32 },
-    Positive { point: u32 },
+    Integrity {
+        instance: u64,
+        device: u32,
+        session: u64,
+        period: u64,
+    },
+    Probed {
+        device: u32,
+    },
+    Positive {
+        point: u32,
+    },
     /// The edge's answer to an audit line.
-    Audited { audit: u64, ok: bool },
+    Audited {
+        audit: u64,
+        ok: bool,
+    },
     Reload(usize),
 }
 
@@ -287,7 +299,10 @@ impl World {
                     break;
                 }
                 if self.now.mono_ns > until {
-                    return Err(format!("G2: not everything is well after recovery: {}", self.what_is_wrong()));
+                    return Err(format!(
+                        "G2: not everything is well after recovery: {}",
+                        self.what_is_wrong()
+                    ));
                 }
             }
             self.advance()?;
@@ -554,7 +569,8 @@ impl World {
     fn audit(&mut self, audit: u64, line: &serde_json::Value) -> Result<(), String> {
         if audit == 0 {
             if line["event"] == "cancel" {
-                let point = line["point"].as_str().and_then(|name| self.core.point(name)).map(|point| point.number);
+                let point =
+                    line["point"].as_str().and_then(|name| self.core.point(name)).map(|point| point.number);
                 *self.authorised.entry(point.unwrap_or(u32::MAX)).or_default() += 1;
             }
             return Ok(());
@@ -580,7 +596,9 @@ impl World {
     pub(crate) fn commands_seen(&mut self, point: u32, action: Action, value: &Value) {
         let authorised = self.authorised.entry(point).or_default();
         if *authorised == 0 {
-            self.error.get_or_insert(format!("G8: a command for point {point} left before its audit line was on disk"));
+            self.error.get_or_insert(format!(
+                "G8: a command for point {point} left before its audit line was on disk"
+            ));
             return;
         }
         *authorised -= 1;
@@ -795,7 +813,8 @@ impl World {
             // What was withheld before is lost with the connection.
             let instance = self.sinks[sink].instance;
             if self.instances.contains_key(&instance) {
-                let state = busbar_contract::event::State { device: None, up: false, reason: "reconnect".into() };
+                let state =
+                    busbar_contract::event::State { device: None, up: false, reason: "reconnect".into() };
                 self.event(instance, 0, MS, Event::State(state));
             }
         }
