@@ -59,7 +59,7 @@ fn explain(schema: &Json, error: &ValidationError<'_>, out: &mut Vec<Finding>, d
             alternatives(schema, error, context, out, depth);
         }
         kind => {
-            let expected = expected(schema, pointer, kind, &error.to_string());
+            let expected = expected(schema, pointer, kind);
             let hint = match kind {
                 Kind::Enum { options } => {
                     nearest_word(options.as_array().into_iter().flatten(), error.instance())
@@ -179,7 +179,7 @@ fn words_text(words: &[Json]) -> String {
 }
 
 /// What a place allows, in words.
-fn expected(schema: &Json, pointer: &str, kind: &Kind, fallback: &str) -> String {
+fn expected(schema: &Json, pointer: &str, kind: &Kind) -> String {
     let place = || Place::at(schema, pointer);
     let limits = || {
         let place = place();
@@ -223,12 +223,8 @@ fn expected(schema: &Json, pointer: &str, kind: &Kind, fallback: &str) -> String
         Kind::OneOfNotValid { .. } | Kind::AnyOf { .. } => "one of the alternatives".into(),
         Kind::FalseSchema => "nothing here".into(),
         // The library's sentence may quote the value, so it only tells the keyword.
-        other => format!("a value that satisfies {:?} of the plugin's schema", keyword(other, fallback)),
+        other => format!("a value that satisfies {:?} of the plugin's schema", other.keyword()),
     }
-}
-
-fn keyword(kind: &Kind, _sentence: &str) -> String {
-    kind.keyword().to_owned()
 }
 
 const fn type_text(kind: JsonType) -> &'static str {

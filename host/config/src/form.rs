@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use crate::{
     context::Context,
+    explain::KNOWN_KEY,
     problem::{Path, did_you_mean},
     tree::{Data, Node, Table},
     units,
@@ -100,12 +101,7 @@ pub(crate) fn check_table(
             None if other(&entry.key) => {}
             None => {
                 cx.problems
-                    .error(
-                        Some(entry.key_pos),
-                        path.key(&entry.key),
-                        known_keys(keys),
-                        format!("{:?}", &*entry.key),
-                    )
+                    .error(Some(entry.key_pos), path.key(&entry.key), KNOWN_KEY, format!("{:?}", &*entry.key))
                     .help(did_you_mean(&entry.key, keys.iter().map(|key| key.name)));
             }
         }
@@ -120,10 +116,6 @@ pub(crate) fn check_required(cx: &Context<'_>, path: &Path<'_>, node: &Node, key
             .error(Some(node.pos), path.key(key.name), format!("the key {:?}", key.name), "none")
             .help(key.doc);
     }
-}
-
-fn known_keys(_keys: &[Key]) -> &'static str {
-    "a known key"
 }
 
 /// Checks one value; reports what is wrong and returns whether it is right.

@@ -4,12 +4,14 @@
 //! way there, one module per step:
 //!
 //! ```text
-//! source, tree, csv   files -> nodes that know their place
-//! document            main file + includes -> devices, sinks, templates, defaults
-//! template            variables, repetition, map files -> the points of one device
-//! device, point, sink defaults filled in, globs resolved, host rules checked -> Site
-//! judge               the plugin's JSON Schema and its CHECK, mapped back to the places
-//! render, effective, schema, map_list   output: problems, print-config, editors, control centre
+//! source, tree, csv            files -> nodes that know their place
+//! document                     main file + includes -> devices, sinks, templates, defaults
+//! template, library            variables, repetition, map files -> the points of one device
+//! device, merge, point, block  layers and defaults, the driver's keys -> devices
+//! sink, route, map             patterns and map entries -> sinks
+//! site                         what refers to something else, plugins -> Site
+//! judge, explain, dialect      the plugin's JSON Schema and its CHECK, mapped back to the places
+//! render, effective, schema, map_list  output: problems, print-config, editors, control centre
 //! ```
 //!
 //! Invariants
@@ -46,12 +48,14 @@ mod keys;
 mod library;
 mod map;
 mod map_list;
+mod merge;
 mod pattern;
 mod plugin;
 mod point;
 mod problem;
 mod redact;
 pub mod render;
+mod route;
 mod schema;
 mod secret;
 mod sink;

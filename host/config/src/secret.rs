@@ -2,7 +2,7 @@
 //! from `$CREDENTIALS_DIRECTORY`). A reference may be a part of a text; `$${` stands for a plain `${`.
 //!
 //! References are followed only when a value is handed to whoever needs it, and whatever contains one is never
-//! printed. A relative `file:` path starts at the folder of the main file.
+//! printed. Names of devices, points and sinks are shown everywhere, so a reference there hides nothing. A relative `file:` path starts at the folder of the main file.
 
 use std::{
     collections::BTreeMap,
