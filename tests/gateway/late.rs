@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use busbar_tests::{Broker, Gateway, Observer, Peer, until};
+use busbar_tests::{Broker, Gateway, Message, Observer, Peer, until};
 use serde_json::{Value, json};
 
 use crate::shared::{device, mqtt_sink, quality, topic};
@@ -20,6 +20,22 @@ const LIMIT: Duration = Duration::from_secs(200);
 /// What register `address` of device `index` holds, and nothing else does.
 fn truth(index: usize, address: u16) -> u16 {
     u16::try_from(index).unwrap() * 1000 + address + 1
+}
+
+/// Device and register of a topic; `None` for status topics.
+fn source(topic: &str) -> Option<(usize, u16)> {
+    let (device, point) = topic.strip_prefix("busbar/site/d")?.split_once("/r")?;
+    Some((device.parse().ok()?, point.parse().ok()?))
+}
+
+/// What the broker got of this device around a message, for the report of a failure.
+fn neighbours(messages: &[Message], position: usize, index: usize) -> String {
+    let prefix = topic(&format!("d{index}"), "");
+    let near = &messages[position.saturating_sub(800)..messages.len().min(position + 400)];
+    let of_device = near.iter().filter(|message| message.topic.starts_with(&prefix));
+    of_device
+        .map(|message| format!("  {} {} at {:?}\n", message.topic, message.payload, message.at))
+        .collect()
 }
 
 fn never_a_foreign_value(transport: &str) {
@@ -57,19 +73,22 @@ fn never_a_foreign_value(transport: &str) {
 
     let messages = observer.all();
     let mut right = 0_u64;
-    for index in 0..DEVICES {
-        for address in ADDRESSES {
-            let topic = topic(&format!("d{index}"), &format!("r{address}"));
-            for message in messages.iter().filter(|message| message.topic == topic) {
-                let value = &message.payload["value"];
-                if value.is_null() {
-                    assert_ne!(quality(&message.payload), "good", "{message:?}");
-                    continue;
-                }
-                assert_eq!(*value, json!(truth(index, address)), "a value of another register: {message:?}");
-                right += u64::from(quality(&message.payload) == "good");
-            }
+    for (position, message) in messages.iter().enumerate() {
+        let Some((index, address)) = source(&message.topic) else { continue };
+        let value = &message.payload["value"];
+        if value.is_null() {
+            assert_ne!(quality(&message.payload), "good", "{message:?}");
+            continue;
         }
+        let around = || neighbours(&messages, position, index);
+        assert_eq!(
+            *value,
+            json!(truth(index, address)),
+            "a value of another register on {}:\n{}",
+            message.topic,
+            around()
+        );
+        right += u64::from(quality(&message.payload) == "good");
     }
     assert!(right >= LATE, "only {right} good values: the test has shown nothing");
 }
