@@ -239,12 +239,22 @@ fn point(plugins: &Plugins<'_>, driver: Option<&Describe>, named: bool) -> Json 
     let mut all = properties(keys::POINT, Context::Template);
     sink_tables(plugins, &mut all);
     let own: Vec<&Describe> = driver.map_or_else(|| plugins.drivers.clone(), |driver| vec![driver]);
+    // In a template the driver is open: a key may be what any of them says.
+    let mut offered: Map<String, Json> = Map::new();
     for driver in &own {
         for (key, schema) in partial(driver, "point") {
-            // In a template the driver is open, so only the names are known.
-            let schema = if own.len() == 1 { schema } else { json!({}) };
-            all.entry(key).or_insert(schema);
+            let choices = offered.entry(key).or_insert_with(|| json!([]));
+            if let Some(choices) = choices.as_array_mut() {
+                choices.push(schema);
+            }
         }
+    }
+    for (key, choices) in offered {
+        let schema = match choices.as_array().map(Vec::as_slice) {
+            Some([only]) => only.clone(),
+            _ => json!({ "anyOf": choices }),
+        };
+        all.entry(key).or_insert(schema);
     }
     let closed = !own.is_empty() && own.iter().all(|driver| driver.schemas.point.is_object());
     let mut schema = json!({ "type": "object", "properties": all });
