@@ -23,6 +23,10 @@ use crate::publish::{
 };
 use crate::settings::{Map, Settings};
 
+/// Commands and answers that may wait while the broker or the host has no room; more are ignored. A client that sends
+/// faster than that is broken or hostile.
+const MAX_TODO: usize = 1024;
+
 /// One connection to a broker.
 pub(crate) struct Mqtt {
     session: Session<Span>,
@@ -37,6 +41,8 @@ pub(crate) struct Mqtt {
     end_noted: bool,
     /// For the operator, not told yet.
     fault: Option<String>,
+    /// Commands ignored because too many wait.
+    ignored: u64,
 }
 
 impl Sink for Mqtt {
@@ -78,6 +84,7 @@ impl Sink for Mqtt {
             client_id,
             end_noted: false,
             fault: None,
+            ignored: 0,
         };
         sink.announce_devices(link).await?;
         Ok(sink)
@@ -200,6 +207,18 @@ impl Mqtt {
         if let Some((span, verdict, reason)) = verdict(&event) {
             self.verdicts.add(span, verdict, reason);
         } else if let Event::Received { topic, payload, retained } = event {
+            if self.todo.len() >= MAX_TODO {
+                self.ignored += 1;
+                if self.ignored.is_power_of_two() {
+                    let ignored = self.ignored;
+                    busbar_driver_api::tracing::warn!(
+                        topic,
+                        ignored,
+                        "commands arrive faster than they can be answered"
+                    );
+                }
+                return;
+            }
             let todo = commands::receive(&topic, &payload, retained, &self.points, &mut self.memory.lock());
             if todo.is_none() {
                 busbar_driver_api::tracing::debug!(

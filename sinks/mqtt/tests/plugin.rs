@@ -10,8 +10,8 @@
 #[path = "../../../driver-api/tests/common/mod.rs"]
 mod common;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use busbar_contract::{
     Action, Answer, Cause, Event, Flags, Quality, Reason, Request, Samples, Stage, Value, batch,
@@ -29,14 +29,46 @@ use tokio::sync::mpsc::Receiver;
 const FAR_SIDE: OfDevice = OfDevice { device: None, deadline_ms: LONG_MS };
 const TS: i64 = 1_767_225_600_123_000_000;
 
-/// The plugin as cargo built it for this test.
+/// The plugin file. Cargo builds no cdylib for integration tests, so a missing or stale one is built here first.
 fn plugin() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().and_then(Path::parent).unwrap();
     let exe = std::env::current_exe().unwrap();
-    let deps = exe.parent().unwrap();
-    let name = "libbusbar_sink_mqtt.so";
-    [deps.join(name), deps.parent().unwrap().join(name)].into_iter().find(|path| path.is_file()).expect(
-        "libbusbar_sink_mqtt.so beside the tests: cargo builds it before the tests of its own package",
-    )
+    let file = exe.parent().and_then(Path::parent).unwrap().join("libbusbar_sink_mqtt.so");
+    let sources = [
+        "sinks/mqtt/src",
+        "sinks/mqtt/protocol/src",
+        "driver-api/src",
+        "driver-api/contract/src",
+        "driver-api/abi/src",
+    ]
+    .map(|name| workspace.join(name));
+    let newest = sources.iter().filter_map(|folder| newest(folder)).max();
+    let built = std::fs::metadata(&file).and_then(|data| data.modified()).ok();
+    if built < newest {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+        let status = std::process::Command::new(cargo)
+            .args(["build", "--package", "busbar-sink-mqtt"])
+            .current_dir(workspace)
+            .status()
+            .unwrap();
+        assert!(status.success(), "the plugin must build");
+    }
+    file
+}
+
+/// Time of the newest Rust file below.
+fn newest(folder: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let times = entries.filter_map(|path| {
+        if path.is_dir() {
+            newest(&path)
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            std::fs::metadata(&path).and_then(|data| data.modified()).ok()
+        } else {
+            None
+        }
+    });
+    times.max()
 }
 
 /// A broker, the plugin, and one instance.
@@ -220,6 +252,48 @@ fn one_message_per_device_and_poll() {
 }
 
 #[test]
+fn a_large_poll_is_divided_and_nothing_is_parked() {
+    let mut site = Site::new();
+    let list = (0..200).map(|number| point(number, "m1", &format!("point-{number:03}"))).collect();
+    let instance = site.connected(json!({ "topic": "b/{device}", "max_packet": "2KiB" }), list);
+    let mut samples = Samples::default();
+    (0..200).for_each(|number| sample(&mut samples, number, &Value::Int(i64::from(number))));
+    instance.deliver(delivery(1, 0, 0, samples));
+    assert_eq!(site.acks(200), [delivered(1, 200)]);
+    let mut points = std::collections::BTreeSet::new();
+    let mut messages = 0;
+    while points.len() < 200 {
+        let message = site.received();
+        assert!(message.payload.len() <= 2048);
+        let body: Json = serde_json::from_slice(&message.payload).unwrap();
+        for (name, value) in body["points"].as_object().unwrap() {
+            assert_eq!(name, &format!("point-{:03}", value["value"].as_u64().unwrap()));
+            assert!(points.insert(name.clone()));
+        }
+        messages += 1;
+    }
+    assert!((5..20).contains(&messages), "{messages}");
+    site.rig.stop(&instance);
+    site.end();
+}
+
+/// Thousands of requests while the broker acknowledges no answer: bounded, and the connection ends as silent.
+#[test]
+fn a_flood_of_commands_is_bounded() {
+    let mut site = Site::new();
+    let settings = json!({ "commands": true, "username": "u", "password": "p", "ack_timeout": "5s" });
+    let instance = site.connected(settings, two_devices());
+    site.broker.play(Script { withhold_acks: true, ..Script::default() });
+    for _ in 0..6000 {
+        site.broker.publish("busbar/site-7/m1/u/set", "nonsense", 0, false);
+    }
+    assert!(site.down().contains("fell silent"));
+    site.rig.log(|entry| entry.message.contains("commands arrive faster"));
+    site.rig.stop(&instance);
+    site.end();
+}
+
+#[test]
 fn a_broken_connection_confirms_only_what_was_confirmed() {
     let mut site = Site::new();
     let instance = site.connected(json!({}), two_devices());
@@ -348,11 +422,9 @@ fn commands_and_their_answers() {
     let mut list = two_devices();
     list[1].writable = false;
     let instance = site.connected(json!({ "commands": true, "username": "u", "password": "p" }), list);
-    let expires = i64::try_from(
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis(),
-    )
-    .unwrap()
-        + 60_000;
+    let expires =
+        i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap()
+            + 60_000;
     let request = |id: &str| json!({ "id": id, "value": 12.5, "expires": expires }).to_string();
     site.broker.publish("busbar/site-7/m1/i/set", request("not writable"), 1, false);
     site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);

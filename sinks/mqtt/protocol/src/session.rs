@@ -12,22 +12,24 @@
 //! unanswered ping or PUBLISH older than `ack_timeout` ends the session. Both are looked at four times per time-out.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
 use tokio::time::Sleep;
 
+mod exchange;
+mod handshake;
+
+use self::exchange::Turn;
 use crate::error::Error;
 use crate::ledger::{Handshake, Ledger};
 use crate::options::{Options, Qos, Version};
 use crate::stream::Stream;
 use crate::tls;
-use crate::wire::{self, ConnAck, OFFLINE, ONLINE, Outgoing, Packet, PublishError};
+use crate::wire::{self, OFFLINE, Outgoing, Packet, PublishError};
 
 /// Bytes that may wait to be written; more is not accepted until the broker has read.
 pub const MAX_OUT: usize = 256 * 1024;
@@ -35,8 +37,6 @@ pub const MAX_OUT: usize = 256 * 1024;
 pub const MAX_EVENTS: usize = 4096;
 /// Read at once, bytes.
 const CHUNK: usize = 16 * 1024;
-/// The SUBSCRIBE of the connect phase; no PUBLISH is open then.
-const SUBSCRIBE_ID: u16 = 1;
 
 /// A message to send.
 #[derive(Debug, Clone, Copy)]
@@ -151,79 +151,6 @@ impl<T> Session<T> {
             ended: None,
             options: options.clone(),
         }
-    }
-
-    async fn handshake(&mut self) -> Result<(), Error> {
-        wire::write_connect(&mut self.out, &self.options).map_err(Error::Configuration)?;
-        let ack = match self.packet().await? {
-            Packet::ConnAck(ack) => ack,
-            other => return Err(self.nonsense(&format!("expected CONNACK, found {other:?}"))),
-        };
-        self.accept(&ack)?;
-        if let Some(filter) = self.options.subscribe.clone() {
-            wire::write_subscribe(&mut self.out, self.options.version, SUBSCRIBE_ID, &filter)
-                .map_err(Error::Configuration)?;
-            self.subscribed(&filter).await?;
-        }
-        self.announce(ONLINE);
-        self.arm(Instant::now());
-        Ok(())
-    }
-
-    async fn subscribed(&mut self, filter: &str) -> Result<(), Error> {
-        loop {
-            match self.packet().await? {
-                Packet::SubAck { refused: None, .. } => return Ok(()),
-                Packet::SubAck { refused: Some(reason), .. } => {
-                    return Err(Error::Refused(format!(
-                        "{} refuses the subscription to {filter} ({reason}): check the rights of this user",
-                        self.options.url
-                    )));
-                }
-                // Retained messages may come before SUBACK.
-                other => self.take(other)?,
-            }
-        }
-    }
-
-    fn accept(&mut self, ack: &ConnAck) -> Result<(), Error> {
-        let url = &self.options.url;
-        if let Some(reason) = &ack.refused {
-            return Err(match (ack.busy, ack.wrong_version) {
-                (true, _) => Error::Unreachable(format!("{url} refuses the connection for now: {reason}")),
-                (_, true) => Error::Refused(format!(
-                    "{url} refuses the connection: {reason}: set version to the other one"
-                )),
-                _ => Error::Refused(format!(
-                    "{url} refuses the connection of client id {}: {reason}",
-                    self.options.client_id
-                )),
-            });
-        }
-        if let Some(max) = ack.max_qos.filter(|max| *max < self.options.qos as u8) {
-            let wanted = self.options.qos as u8;
-            return Err(Error::Refused(format!(
-                "{url} allows qos {max} at most, expected {wanted}: lower qos"
-            )));
-        }
-        if let Some(max) = ack.receive_maximum {
-            self.ledger.narrow(max);
-        }
-        if let Some(max) = ack.max_packet {
-            self.max_packet = self.max_packet.min(max as usize);
-        }
-        match ack.keep_alive {
-            Some(0) | None => {}
-            Some(seconds) => self.keep_alive = Duration::from_secs(seconds.into()),
-        }
-        self.no_retain = ack.no_retain;
-        if ack.no_retain {
-            tracing::warn!(
-                "{url} keeps no retained messages: later subscribers see status and values only with the next message"
-            );
-        }
-        self.next_ping = Instant::now() + self.keep_alive;
-        Ok(())
     }
 
     /// Another message can be accepted.
@@ -363,28 +290,6 @@ impl<T> Session<T> {
         result
     }
 
-    /// The next packet; only while connecting, where each packet has its place.
-    async fn packet(&mut self) -> Result<Packet, Error> {
-        loop {
-            match wire::read(&mut self.input, self.options.version) {
-                Ok(Some(packet)) => return Ok(packet),
-                Ok(None) => {}
-                Err(text) => return Err(self.nonsense(&text)),
-            }
-            if let Err(error) = self.exchange().await {
-                return Err(match self.broken(&error) {
-                    Error::Closed(_) => Error::Closed(format!(
-                        "{} closed the connection instead of answering: check version, client id and rights",
-                        self.options.url
-                    )),
-                    other => other,
-                });
-            }
-            // The clock is not looked at: the whole handshake has a limit.
-            self.arm(Instant::now());
-        }
-    }
-
     fn handle_input(&mut self) -> Result<(), Error> {
         loop {
             match wire::read(&mut self.input, self.options.version) {
@@ -503,65 +408,5 @@ impl<T> Session<T> {
             }
             _ => Error::Lost(format!("the connection to {url} broke: {error}")),
         }
-    }
-}
-
-/// What one exchange with the socket brought.
-enum Turn {
-    /// Bytes are in `input`.
-    Read,
-    /// Everything is written, and QoS 0 messages are confirmed by that.
-    Written,
-    /// Time to look at the clock.
-    Tick,
-}
-
-impl<T> Session<T> {
-    async fn exchange(&mut self) -> io::Result<Turn> {
-        poll_fn(|cx| self.poll_exchange(cx)).await
-    }
-
-    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
-        // Reading first: what the broker said before it closed is worth more than the error of a write.
-        if self.events.len() < MAX_EVENTS
-            && let Poll::Ready(result) = self.poll_read(cx)
-        {
-            return Poll::Ready(result.map(|()| Turn::Read));
-        }
-        if let Poll::Ready(result) = self.poll_write(cx) {
-            result?;
-            if !self.written.is_empty() {
-                self.events.extend(self.written.drain(..).map(Event::Delivered));
-                return Poll::Ready(Ok(Turn::Written));
-            }
-        }
-        self.tick.as_mut().poll(cx).map(|()| Ok(Turn::Tick))
-    }
-
-    /// Ready when everything is on the socket.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.out.advance(written);
-            self.flush = true;
-        }
-        if self.flush {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            self.flush = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut buffer = ReadBuf::new(&mut self.chunk);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-        if buffer.filled().is_empty() {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
-        self.input.extend_from_slice(buffer.filled());
-        Poll::Ready(Ok(()))
     }
 }
