@@ -33,7 +33,15 @@ impl Core {
         self.next_instance += 1;
         self.instances.insert(
             instance,
-            Instance { plugin, owner, pending: Vec::new(), stalled_ns: None, wake_ns: 0, stores: 0 },
+            Instance {
+                plugin,
+                owner,
+                pending: Vec::new(),
+                stopping: false,
+                stalled_ns: None,
+                wake_ns: 0,
+                stores: 0,
+            },
         );
         instance
     }
@@ -232,8 +240,16 @@ impl Core {
         for device in self.channels[channel].devices.clone() {
             self.device_idle(device);
         }
-        self.out.push(Output::Stop { instance, deadline_ms: STOP_DEADLINE_NS / 1_000_000 });
+        self.ask_to_stop(instance);
         self.wake_channel(channel, STOP_DEADLINE_NS + GRACE_NS);
+    }
+
+    /// STOP; what the instance still asks is not answered.
+    pub(crate) fn ask_to_stop(&mut self, instance: u64) {
+        if let Some(state) = self.instances.get_mut(&instance) {
+            state.stopping = true;
+        }
+        self.out.push(Output::Stop { instance, deadline_ms: STOP_DEADLINE_NS / 1_000_000 });
     }
 
     fn did_not_stop(&mut self, channel: ChannelId) {

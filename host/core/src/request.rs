@@ -52,7 +52,7 @@ impl Core {
 
     /// Hands over something that has no completion.
     pub(crate) fn tell(&mut self, instance: u64, request: u64, body: Request) {
-        if self.instances.contains_key(&instance) {
+        if self.instances.get(&instance).is_some_and(|state| !state.stopping) {
             self.out.push(Output::Submit { instance, request, body });
         }
     }

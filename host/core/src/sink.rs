@@ -224,7 +224,8 @@ impl Core {
     }
 
     pub(crate) fn sink_event(&mut self, sink: SinkId, instance: u64, request: u64, event: Event) {
-        if self.sinks[sink].instance != instance {
+        let stopping = self.sinks[sink].phase == SinkPhase::Stopping && !matches!(event, Event::Ack { .. });
+        if self.sinks[sink].instance != instance || stopping {
             self.oddities.late += 1;
             return;
         }
@@ -450,7 +451,7 @@ impl Core {
         let instance = state.instance;
         self.sink_off(sink, reason);
         self.sinks[sink].phase = SinkPhase::Stopping;
-        self.out.push(Output::Stop { instance, deadline_ms: STOP_DEADLINE_NS / 1_000_000 });
+        self.ask_to_stop(instance);
         self.wake_sink(sink, STOP_DEADLINE_NS + GRACE_NS);
     }
 

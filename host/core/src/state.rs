@@ -97,6 +97,8 @@ pub(crate) struct Instance {
     pub(crate) plugin: PluginId,
     pub(crate) owner: Owner,
     pub(crate) pending: Vec<u64>,
+    /// It was asked to stop: nothing more is asked or told.
+    pub(crate) stopping: bool,
     /// Since when a request is overdue.
     pub(crate) stalled_ns: Option<u64>,
     pub(crate) wake_ns: u64,

@@ -167,8 +167,12 @@ impl World {
 
     /// A sink that has everything shows what the table shows.
     fn check_image(&mut self, sink: usize) -> Result<(), String> {
-        self.stats.image_checks += 1;
         let every = self.plant.site.sinks[sink].send == busbar_core::model::Send::Every;
+        if self.clock_stepped && !every {
+            // The model cannot tell a late event from a new one where not every sample passes.
+            return Ok(());
+        }
+        self.stats.image_checks += 1;
         for view in self.core.points(None) {
             if !self.sink_points[sink].contains(&view.number) {
                 continue;

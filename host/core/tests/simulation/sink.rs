@@ -161,7 +161,8 @@ impl World {
         let gateway = sample.flags & busbar_contract::Flags::GATEWAY_TIME != 0;
         let before = self.sinks[sink].image.get(&point).map_or(i64::MIN, |shown| shown.source_ns);
         // An event from the past tells no present state; it carries its time.
-        if Cause::of(sample.flags).is_event() && !gateway && sample.ts_ns < before {
+        let event = self.points.get(point as usize).is_none_or(|point| point.event);
+        if event && Cause::of(sample.flags).is_event() && !gateway && sample.ts_ns < before {
             return;
         }
         let shown = Shown {
