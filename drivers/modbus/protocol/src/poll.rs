@@ -5,6 +5,7 @@
 //! refuses a merged block (exceptions 2 and 3) its points are read singly in the same poll, so that no poll
 //! goes by without them, and the plan avoids that block from then on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,7 +29,8 @@ pub struct Poller {
     wants: Vec<Want>,
     limits: Limits,
     lessons: Lessons,
-    blocks: Vec<Block>,
+    /// Shared, so that a read that is dropped half way leaves the plan behind.
+    blocks: Arc<[Block]>,
     planned: u64,
     /// Until when a refused point is not asked again, and what the device said.
     refused: Vec<Option<(Instant, Error)>>,
@@ -56,7 +58,7 @@ impl Poller {
         let wants: Vec<Want> =
             fields.iter().map(|field| Want { address: field.address, count: field.count }).collect();
         let lessons = Lessons::default();
-        let blocks = plan(&wants, &limits, &lessons);
+        let blocks = plan(&wants, &limits, &lessons).into();
         let refused = fields.iter().map(|_| None).collect();
         Self { unit, fields, wants, limits, planned: lessons.version(), lessons, blocks, refused }
     }
@@ -96,11 +98,10 @@ impl Poller {
     /// Only where the rest of the device cannot be read either: no answer, or no connection. Refusals and
     /// broken answers go to the points they concern.
     pub async fn read(&mut self, session: &mut Session, receive: &mut impl Receive) -> Result<(), Error> {
-        let blocks = std::mem::take(&mut self.blocks);
+        let blocks = Arc::clone(&self.blocks);
         let result = self.read_blocks(&blocks, session, receive).await;
-        self.blocks = blocks;
         if self.lessons.version() != self.planned {
-            self.blocks = plan(&self.wants, &self.limits, &self.lessons);
+            self.blocks = plan(&self.wants, &self.limits, &self.lessons).into();
             self.planned = self.lessons.version();
         }
         result

@@ -43,6 +43,22 @@ fn refused(value: &Option<Result<Value, Error>>, code: u8) -> bool {
 }
 
 /// One failing block in the middle leaves exactly its own values bad; the blocks behind it are not shifted.
+/// A read that the caller gives up (its deadline passed) must not cost the plan: the next poll reads everything again.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_read_leaves_the_plan_behind() {
+    let simulator = Simulator::builder()
+        .unit_reacting(1, Bank::new().holding(0, &[7; 400]), |_| Reaction::Silent)
+        .build();
+    let mut poller = Poller::new(1, words(&[0, 200]), Limits::default());
+    let mut given_up = session(&simulator);
+    let mut ignore = |_: usize, _: Result<Value, &Error>| {};
+    let read_once = poller.read(&mut given_up, &mut ignore);
+    assert!(tokio::time::timeout(Duration::from_millis(100), read_once).await.is_err());
+    simulator.behave(1);
+    let mut session = session(&simulator);
+    assert_eq!(read(&mut poller, &mut session, 2).await, [good(7), good(7)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failing_block_spoils_only_its_own_points() {
     let values: Vec<u16> = (0..400).collect();
