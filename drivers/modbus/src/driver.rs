@@ -9,7 +9,8 @@ use busbar_driver_api::{
 };
 use busbar_modbus::poll::Receive;
 use busbar_modbus::{
-    self as modbus, Call, Connect, Consequence, LineMemory, Poller, SerialPath, Session, TcpHosts, Timing,
+    self as modbus, Call, Connect, Consequence, LastGood, LineMemory, Poller, SerialPath, Session, TcpHosts,
+    Timing,
 };
 
 use crate::config::{Connection, Point, Prefer, Transport};
@@ -22,25 +23,31 @@ const SAME_STAMP: Duration = Duration::from_millis(20);
 const SPARE_EXCHANGES: usize = 2;
 /// Points of a refused block that are read singly within one read; more take their turn with the next deadline.
 const SPARE_SINGLES: usize = 32;
-/// Lines whose open requests are remembered beyond their session; the oldest goes first.
-const MAX_LINES: usize = 128;
+/// Endpoints whose memory outlives their session; the oldest goes first.
+const MAX_ENDPOINTS: usize = 128;
 /// A block that needs several requests is read until two readings agree, at most so often.
 const MAX_BLOCK_READS: usize = 4;
 
-/// Open requests of RTU lines, by endpoint. A session may be dropped at any deadline; what its line may still answer is
-/// not to be forgotten with it.
-static LINES: LazyLock<Mutex<Vec<(String, LineMemory)>>> = LazyLock::new(|| Mutex::new(Vec::new()));
+/// What is known of an endpoint beyond one session, which may be dropped at any deadline: the requests its line may
+/// still answer, and the host that worked last.
+#[derive(Clone, Default)]
+struct Memory {
+    line: LineMemory,
+    last_good: LastGood,
+}
 
-fn line_memory(key: &str) -> LineMemory {
-    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, memory)) = lines.iter().find(|(known, _)| known == key) {
+static ENDPOINTS: LazyLock<Mutex<Vec<(String, Memory)>>> = LazyLock::new(|| Mutex::new(Vec::new()));
+
+fn memory(key: &str) -> Memory {
+    let mut endpoints = ENDPOINTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, memory)) = endpoints.iter().find(|(known, _)| known == key) {
         return memory.clone();
     }
-    if lines.len() >= MAX_LINES {
-        lines.remove(0);
+    if endpoints.len() >= MAX_ENDPOINTS {
+        endpoints.remove(0);
     }
-    let memory = LineMemory::default();
-    lines.push((key.to_owned(), memory.clone()));
+    let memory = Memory::default();
+    endpoints.push((key.to_owned(), memory.clone()));
     memory
 }
 
@@ -148,7 +155,7 @@ impl Modbus {
     }
 }
 
-fn connector(connection: &Connection, attempt_timeout: Duration) -> Box<dyn Connect> {
+fn connector(connection: &Connection, response_timeout: Duration, last_good: LastGood) -> Box<dyn Connect> {
     match connection.transport {
         Transport::Rtu => Box::new(SerialPath::new(connection.serial())),
         Transport::Tcp | Transport::RtuOverTcp => {
@@ -156,7 +163,10 @@ fn connector(connection: &Connection, attempt_timeout: Duration) -> Box<dyn Conn
                 Prefer::First => modbus::Prefer::First,
                 Prefer::LastGood => modbus::Prefer::LastGood,
             };
-            Box::new(TcpHosts::new(connection.hosts(), connection.port, prefer, attempt_timeout))
+            let hosts = connection.hosts();
+            // The deadline of a connect is three exchanges: all hosts get half of it, the first exchange the rest.
+            let share = response_timeout.mul_f64(1.5 / hosts.len().max(1) as f64).min(response_timeout);
+            Box::new(TcpHosts::new(hosts, connection.port, prefer, share).with_last_good(last_good))
         }
     }
 }
@@ -189,12 +199,10 @@ impl Driver for Modbus {
             retries: device.retries,
             frame_gap: connection.frame_gap(),
         };
-        let session = Session::new(
-            connector(connection, device.response_timeout),
-            connection.transport.carrier(),
-            timing,
-        )
-        .with_memory(line_memory(&check::endpoint(connection).key));
+        let memory = memory(&check::endpoint(connection).key);
+        let connector = connector(connection, device.response_timeout, memory.last_good);
+        let session =
+            Session::new(connector, connection.transport.carrier(), timing).with_memory(memory.line);
         let mut driver = Self { session };
         driver.session(device).open().await.map_err(|failure| error(&failure))?;
         Ok(driver)

@@ -36,7 +36,7 @@ pub mod value;
 pub use address::{Address, AddressMode, Reading, Resolved, Table};
 pub use call::{Answer, Call};
 pub use error::{Consequence, Error, Exception};
-pub use link::{BoxStream, Connect, Once, Prefer, SerialPath, TcpHosts};
+pub use link::{BoxStream, Connect, LastGood, Once, Prefer, SerialPath, TcpHosts};
 pub use memory::LineMemory;
 pub use order::Order;
 pub use plan::{Block, Lessons, Limits, Want};

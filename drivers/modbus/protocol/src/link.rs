@@ -7,6 +7,8 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,13 +44,17 @@ pub enum Prefer {
     LastGood,
 }
 
+/// Which host of a list worked last. Clones share it, so that it outlives a connection.
+#[derive(Debug, Clone, Default)]
+pub struct LastGood(Arc<AtomicUsize>);
+
 /// One or more hosts of the same device, tried in order.
 #[derive(Debug, Clone)]
 pub struct TcpHosts {
     hosts: Vec<String>,
     port: u16,
     prefer: Prefer,
-    last_good: usize,
+    last_good: LastGood,
     attempt_timeout: Duration,
 }
 
@@ -56,7 +62,18 @@ impl TcpHosts {
     /// Hosts in order of preference, the port they share, and how long one attempt may take.
     #[must_use]
     pub fn new(hosts: Vec<String>, port: u16, prefer: Prefer, attempt_timeout: Duration) -> Self {
-        Self { hosts, port, prefer, last_good: 0, attempt_timeout }
+        Self { hosts, port, prefer, last_good: LastGood::default(), attempt_timeout }
+    }
+
+    /// Remembers the host that worked last here instead of in itself.
+    #[must_use]
+    pub fn with_last_good(mut self, last_good: LastGood) -> Self {
+        self.last_good = last_good;
+        self
+    }
+
+    fn first(&self) -> usize {
+        if self.prefer == Prefer::LastGood { self.last_good.0.load(Ordering::Relaxed) } else { 0 }
     }
 
     async fn attempt(&self, host: &str) -> io::Result<TcpStream> {
@@ -73,14 +90,14 @@ impl TcpHosts {
 
     async fn first_that_answers(&mut self) -> io::Result<BoxStream> {
         let count = self.hosts.len();
-        let first = if self.prefer == Prefer::LastGood { self.last_good } else { 0 };
+        let first = self.first();
         let mut failures = Vec::new();
         for turn in 0..count {
             let index = (first + turn) % count;
             let Some(host) = self.hosts.get(index) else { continue };
             match self.attempt(host).await {
                 Ok(stream) => {
-                    self.last_good = index;
+                    self.last_good.0.store(index, Ordering::Relaxed);
                     return Ok(Box::new(stream));
                 }
                 Err(error) => failures.push((host.clone(), error)),
@@ -104,7 +121,7 @@ fn combine(mut failures: Vec<(String, io::Error)>) -> io::Error {
 
 impl Connect for TcpHosts {
     fn peer(&self) -> String {
-        let host = self.hosts.get(if self.prefer == Prefer::LastGood { self.last_good } else { 0 });
+        let host = self.hosts.get(self.first());
         format!("{}:{}", host.map_or("", String::as_str), self.port)
     }
 

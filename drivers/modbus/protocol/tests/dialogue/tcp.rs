@@ -224,3 +224,28 @@ async fn several_units_share_one_connection() {
     }
     assert_eq!(session.counters().connections, 1);
 }
+
+#[tokio::test]
+async fn hosts_are_tried_in_order_and_the_last_good_one_is_remembered() {
+    use busbar_modbus::simulator::{Bank, Simulator};
+    use busbar_modbus::{LastGood, Prefer, Session, TcpHosts, Timing};
+
+    let simulator = Simulator::builder().unit(1, Bank::new().holding(0, &[7])).build();
+    let port = simulator.bind_tcp("127.0.0.1:0").await.unwrap().port();
+    let patience = std::time::Duration::from_secs(30);
+    let timing = Timing { response_timeout: patience, retries: 0, frame_gap: std::time::Duration::ZERO };
+    let last_good = LastGood::default();
+    // Nobody listens on 127.0.0.2: it refuses at once.
+    let session = |hosts: [&str; 2], prefer| {
+        let hosts = TcpHosts::new(hosts.map(str::to_owned).to_vec(), port, prefer, patience);
+        Session::new(Box::new(hosts.with_last_good(last_good.clone())), Carrier::Tcp, timing)
+    };
+    let mut first = session(["127.0.0.2", "127.0.0.1"], Prefer::LastGood);
+    assert!(first.peer().starts_with("127.0.0.2:"));
+    assert_eq!(first.read_words(1, Table::Holding, 0, 1).await, Ok(vec![7]));
+    let again = session(["127.0.0.2", "127.0.0.1"], Prefer::LastGood);
+    assert!(again.peer().starts_with("127.0.0.1:"));
+    let mut none = session(["127.0.0.2", "127.0.0.3"], Prefer::First);
+    let error = none.read_words(1, Table::Holding, 0, 1).await.unwrap_err().to_string();
+    assert!(error.contains("127.0.0.2: ") && error.contains("127.0.0.3: "), "{error}");
+}
