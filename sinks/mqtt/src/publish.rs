@@ -180,7 +180,9 @@ impl Read {
             span: Span { first: record.number, count: 1 },
             point: record.point(),
             stamp: Stamp { ts_ns: record.time(), gateway: flags.gateway_time() },
-            value_ts_ns: (record.value_time() != record.time()).then(|| record.value_time()),
+            // A value that never was has no time.
+            value_ts_ns: (record.value_time() != record.time() && value != Value::None)
+                .then(|| record.value_time()),
             value,
             quality,
             marks: Marks { history: record.cause() == Cause::History, replayed: delivery.is_replay() },

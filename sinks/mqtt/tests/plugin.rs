@@ -531,6 +531,24 @@ fn refusals_of_the_broker_are_named_and_a_list_of_brokers_is_tried() {
 }
 
 #[test]
+fn a_point_that_was_never_read_has_no_value_and_no_time_of_it() {
+    let mut site = Site::new();
+    let instance = site.connected(json!({}), two_devices());
+    let mut samples = Samples::default();
+    let lost = Quality::INVALID.with(Quality::COMM_LOST);
+    samples.push(1, TS, &Value::None, lost, Flags::new(Cause::Host, Flags::GATEWAY_TIME));
+    samples.append_times(&[(0, 0)]);
+    instance.deliver(delivery(1, 0, batch::TIMES | batch::SNAPSHOT, samples));
+    site.expect(
+        "busbar/site-7/m1/u",
+        r#"{"ts":1767225600123,"gateway_time":true,"value":null,"quality":"invalid|comm_lost","unit":"V"}"#,
+    );
+    site.expect("busbar/site-7/m1/status", "offline");
+    site.rig.stop(&instance);
+    site.end();
+}
+
+#[test]
 fn history_and_backlog_are_marked_and_never_retained() {
     let mut site = Site::new();
     let instance = site.connected(json!({ "retain": true }), two_devices());

@@ -16,7 +16,7 @@ use std::io;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Sleep;
 
@@ -29,7 +29,7 @@ use crate::ledger::{Handshake, Ledger};
 use crate::options::{Options, Qos, Version};
 use crate::stream::Stream;
 use crate::tls;
-use crate::wire::{self, OFFLINE, Outgoing, Packet, PublishError};
+use crate::wire::{self, Front, OFFLINE, Outgoing, Packet, PublishError};
 
 /// Bytes that may wait to be written; more is not accepted until the broker has read.
 pub const MAX_OUT: usize = 256 * 1024;
@@ -97,6 +97,8 @@ pub struct Session<T> {
     /// TLS has bytes of ours that are not on the socket yet.
     flush: bool,
     input: BytesMut,
+    /// Bytes of an incoming message that is too large and not wanted.
+    skip: usize,
     chunk: Box<[u8]>,
     ledger: Ledger<Token<T>>,
     /// How many of them are the session's own.
@@ -136,6 +138,7 @@ impl<T> Session<T> {
             out: BytesMut::with_capacity(CHUNK),
             flush: false,
             input: BytesMut::with_capacity(CHUNK),
+            skip: 0,
             chunk: vec![0; CHUNK].into_boxed_slice(),
             ledger: Ledger::new(options.window),
             own: 0,
@@ -291,11 +294,32 @@ impl<T> Session<T> {
     }
 
     fn handle_input(&mut self) -> Result<(), Error> {
+        while let Some(packet) = self.parse()? {
+            self.take(packet)?;
+        }
+        Ok(())
+    }
+
+    /// The next whole packet of the input.
+    fn parse(&mut self) -> Result<Option<Packet>, Error> {
         loop {
-            match wire::read(&mut self.input, self.options.version) {
-                Ok(Some(packet)) => self.take(packet)?,
-                Ok(None) => return Ok(()),
-                Err(text) => return Err(self.nonsense(&text)),
+            let skipped = self.skip.min(self.input.len());
+            self.input.advance(skipped);
+            self.skip -= skipped;
+            if self.skip > 0 {
+                return Ok(None);
+            }
+            match wire::front(&self.input) {
+                Front::Packet => {
+                    return wire::read(&mut self.input, self.options.version)
+                        .map_err(|text| self.nonsense(&text));
+                }
+                Front::Unknown => return Ok(None),
+                Front::TooLarge { length, id } => {
+                    tracing::warn!(length, "a message on the subscription is too large and was ignored");
+                    id.into_iter().for_each(|id| wire::write_puback(&mut self.out, id));
+                    self.skip = length;
+                }
             }
         }
     }

@@ -217,6 +217,49 @@ pub(crate) fn write_disconnect(out: &mut BytesMut) {
     out.put_slice(&[0xe0, 0]);
 }
 
+/// What stands at the front of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// Something for [`read`].
+    Packet,
+    /// Perhaps a PUBLISH that is too large; more bytes are needed to know its id.
+    Unknown,
+    /// A PUBLISH beyond [`MAX_INCOMING`]: whoever may publish on the subscription must not be able to end the session,
+    /// so it is skipped, and acknowledged where it has an id.
+    TooLarge { length: usize, id: Option<u16> },
+}
+
+/// Looks at the fixed header, and at topic and id of a PUBLISH that is too large.
+pub(crate) fn front(input: &[u8]) -> Front {
+    let Some((first, rest)) = input.split_first() else { return Front::Packet };
+    if first >> 4 != 3 {
+        return Front::Packet;
+    }
+    let (mut remaining, mut header) = (0_usize, 1);
+    for (index, byte) in rest.iter().take(4).enumerate() {
+        header += 1;
+        remaining |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 != 0 {
+            continue;
+        }
+        if remaining <= MAX_INCOMING {
+            return Front::Packet;
+        }
+        let length = header + remaining;
+        if first & 0b0110 == 0 {
+            return Front::TooLarge { length, id: None };
+        }
+        let Some(Ok(topic)) = input.get(header..header + 2).map(<[u8; 2]>::try_from) else {
+            return Front::Unknown;
+        };
+        let at = header + 2 + usize::from(u16::from_be_bytes(topic));
+        let Some(Ok(id)) = input.get(at..at + 2).map(<[u8; 2]>::try_from) else { return Front::Unknown };
+        return Front::TooLarge { length, id: Some(u16::from_be_bytes(id)) };
+    }
+    // Not complete, or longer than four bytes: `read` says so.
+    Front::Packet
+}
+
 /// Takes the next packet out of `input`; `Ok(None)`: more bytes are needed.
 pub(crate) fn read(input: &mut BytesMut, version: Version) -> Result<Option<Packet>, String> {
     if let [0x40, 2, high, low, ..] = input.as_ref() {
@@ -499,6 +542,35 @@ mod tests {
                 [Packet::PubAck { id: 7, error: None }, Packet::PingResp, Packet::Publish(publish)]
             );
         }
+    }
+
+    #[test]
+    fn a_publish_that_is_too_large_is_seen_from_its_first_bytes() {
+        let payload = vec![b'x'; MAX_INCOMING + 1];
+        for (qos, id, enough) in [(Qos::AtMostOnce, None, 4), (Qos::AtLeastOnce, Some(7), 4 + 2 + 5 + 2)] {
+            let mut out = BytesMut::new();
+            let message = Outgoing {
+                topic: "topic",
+                payload: &payload,
+                qos,
+                retain: false,
+                id: id.unwrap_or_default(),
+            };
+            assert!(write_publish(&mut out, Version::V3_1_1, &message));
+            let whole = Front::TooLarge { length: out.len(), id };
+            for cut in 0..100 {
+                let expected = if cut >= enough {
+                    whole
+                } else if cut >= 4 {
+                    Front::Unknown
+                } else {
+                    Front::Packet
+                };
+                assert_eq!(front(&out[..cut]), expected, "{cut}");
+            }
+        }
+        assert_eq!(front(&[0x40, 0xff, 0xff, 0xff, 0x7f]), Front::Packet);
+        assert_eq!(front(&[0x30, 0xff, 0xff, 0xff, 0xff, 0xff]), Front::Packet);
     }
 
     #[test]

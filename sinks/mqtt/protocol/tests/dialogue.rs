@@ -414,6 +414,29 @@ async fn subscriptions_bring_commands() {
     }
 }
 
+/// A client with rights on a set topic must not be able to end the gateway's session, also not for ever by `retain`.
+#[tokio::test]
+async fn a_huge_command_is_skipped() {
+    for version in VERSIONS {
+        let broker = broker().await;
+        for qos in [0, 1] {
+            broker.publish(&format!("busbar/h/d/stored-{qos}/set"), vec![b'x'; 900_000], qos, true);
+        }
+        let options =
+            Options { subscribe: Some("busbar/h/+/+/set".into()), ..options(broker.address(), version) };
+        let mut session = Session::<u32>::connect(&options, PATIENCE).await.unwrap();
+        for qos in [0, 1] {
+            broker.publish("busbar/h/d/p/set", vec![b'x'; 100_000], qos, false);
+        }
+        broker.publish("busbar/h/d/p/set", "small", 1, false);
+        let event = tokio::time::timeout(PATIENCE, session.next()).await.unwrap();
+        let expected =
+            Event::Received { topic: "busbar/h/d/p/set".into(), payload: "small".into(), retained: false };
+        assert_eq!(event, Ok(expected));
+        session.probe().await.unwrap();
+    }
+}
+
 /// `next` is dropped whenever the owner has something to send: nothing may get lost by that.
 #[tokio::test]
 async fn next_can_be_dropped_at_any_await() {

@@ -11,7 +11,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use busbar_mqtt::broker::{Broker, Credentials};
-use busbar_mqtt::{Error, Event, Options, Session, Version};
+use busbar_mqtt::{Error, Event, Options, Session, TlsFiles, Url, Version};
+use common::authority::{Authority, save};
 use common::{PATIENCE, VERSIONS, end, message, options, received, send_all};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -178,6 +179,49 @@ async fn take_over_wrong_password_and_commands() {
         assert!(matches!(error, Error::TakenOver(_) | Error::Closed(_)), "{error}");
         second.probe().await.unwrap();
         second.close(PATIENCE).await;
+    }
+}
+
+/// OpenSSL on the other side: server and client certificates.
+#[tokio::test]
+async fn tls_with_client_certificates() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, stranger) = (Authority::new("good"), Authority::new("stranger"));
+    let ca = authority.save(dir.path(), "ca.pem");
+    let files = |(cert, key): (String, String), name: &str| TlsFiles {
+        ca: Some(ca.clone()),
+        cert: Some(save(dir.path(), &format!("{name}.pem"), &cert)),
+        key: Some(save(dir.path(), &format!("{name}.key"), &key)),
+    };
+    let server = files(authority.sign("localhost", false), "server");
+    let extra = format!(
+        "{OPEN}\nuser root\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true",
+        ca.display(),
+        server.cert.unwrap().display(),
+        server.key.unwrap().display()
+    );
+    let server = Mosquitto::start(dir.path(), &extra).await;
+    let known = files(authority.sign("gateway", false), "known");
+    let unknown = files(stranger.sign("gateway", false), "unknown");
+    for version in VERSIONS {
+        let with = |tls: &TlsFiles| {
+            let url = Url { host: "localhost".into(), port: server.address.port(), tls: true };
+            Options { url, tls: tls.clone(), ..options(server.address, version) }
+        };
+        let mut session = Session::connect(&with(&known), PATIENCE).await.unwrap();
+        let mut confirmed = Vec::new();
+        let tokens: Vec<u32> = (0..2000).collect();
+        send_all(&mut session, &tokens, &mut confirmed).await.unwrap();
+        assert_eq!(confirmed.len(), 2000);
+        session.close(PATIENCE).await;
+        let none = TlsFiles { ca: Some(ca.clone()), ..TlsFiles::default() };
+        for bad in [&unknown, &none] {
+            let error = Session::<u32>::connect(&with(bad), PATIENCE).await.unwrap_err();
+            assert!(
+                matches!(&error, Error::Certificate(text) if text.contains("client certificate")),
+                "{error}"
+            );
+        }
     }
 }
 

@@ -3,49 +3,14 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use busbar_mqtt::broker::{Broker, Config};
 use busbar_mqtt::{Error, Options, Session, TlsFiles, Url, Version};
+use common::authority::{Authority, save};
 use common::{PATIENCE, VERSIONS, send_all};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
-    }
-
-    /// Certificate and key in PEM.
-    fn sign(&self, host: &str, expired: bool) -> (String, String) {
-        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
-        if expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2020, 2, 1);
-        }
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
-    }
-
-    fn save(&self, dir: &Path, name: &str) -> PathBuf {
-        save(dir, name, &self.issuer.pem())
-    }
-}
-
-fn save(dir: &Path, name: &str, text: &str) -> PathBuf {
-    let path = dir.join(name);
-    std::fs::write(&path, text).unwrap();
-    path
-}
 
 async fn broker(certificate: &(String, String), clients: Option<&Authority>) -> Broker {
     let provider = Arc::new(rustls::crypto::ring::default_provider());

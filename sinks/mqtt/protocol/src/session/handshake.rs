@@ -86,10 +86,8 @@ impl<T> Session<T> {
     /// The next packet; only while connecting, where each packet has its place.
     async fn packet(&mut self) -> Result<Packet, Error> {
         loop {
-            match wire::read(&mut self.input, self.options.version) {
-                Ok(Some(packet)) => return Ok(packet),
-                Ok(None) => {}
-                Err(text) => return Err(self.nonsense(&text)),
+            if let Some(packet) = self.parse()? {
+                return Ok(packet);
             }
             if let Err(error) = self.exchange().await {
                 return Err(match self.broken(&error) {

@@ -1,6 +1,8 @@
 //! What the dialogue tests share.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod authority;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
