@@ -186,6 +186,8 @@ impl Core {
     fn connected(&mut self, device: DeviceId) {
         let Some(plugin) = self.devices[device].plugin else { return };
         self.devices[device].phase = Phase::WaitTurn;
+        // From here on: what the device reports while it waits for its turn counts.
+        self.devices[device].unanswered = self.devices[device].count;
         self.plugins[plugin].waiting.push(device);
         self.next_resync(plugin);
     }
@@ -226,10 +228,8 @@ impl Core {
             && self.devices[device].count > 0
         {
             self.devices[device].phase = Phase::Subscribing;
-            self.devices[device].unanswered = self.devices[device].count;
             self.ask(device, Work::Subscribe);
         } else {
-            self.devices[device].unanswered = self.devices[device].count;
             self.subscribed(device, &Done::default());
         }
     }

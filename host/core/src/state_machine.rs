@@ -1,7 +1,9 @@
 //! The core itself: its parts, and what one step does.
 //!
-//! A step takes the clocks, runs what is due (timers, polls, staleness), takes the input, and only then lets endpoints
-//! and sinks work: so all reads of one tick leave together, and what one input brought goes to a sink in one delivery.
+//! A step takes the clocks and the input, then runs what is due (timers, staleness, polls), and only then lets endpoints
+//! and sinks work: an answer that came is not beaten by a deadline that a busy host is late for, nothing is asked of a
+//! plugin that the input ended, all reads of one tick leave together, and what one input brought goes to a sink in one
+//! delivery.
 
 use std::collections::BTreeMap;
 
@@ -84,8 +86,8 @@ impl Core {
         std::mem::swap(&mut self.out, out);
         // A monotonic clock does not go back; a caller that mixes its readings up must not stop the schedule.
         self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_ns: now.wall_ns };
-        self.run_due();
         self.take(input);
+        self.run_due();
         self.work();
         std::mem::swap(&mut self.out, out);
     }

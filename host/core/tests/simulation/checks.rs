@@ -212,17 +212,22 @@ impl World {
                 return format!("device {} is {:?}: {}", view.name, view.state, view.reason);
             }
         }
-        for view in self.core.sinks() {
+        for (sink, view) in self.core.sinks().iter().enumerate() {
             if !view.connected {
                 return format!("sink {} is not connected: {}", view.name, view.reason);
             }
             // Its tail is always on the way; what counts is that it moves.
-            if view.oldest_age_ns > SECOND {
+            if self.plant.strict[sink] && view.oldest_age_ns > SECOND {
                 return format!("sink {} has a record of {} ms", view.name, view.oldest_age_ns / MS);
             }
         }
         if self.asks.iter().any(|(_, asked)| asked.last.is_none() && self.still_waits(asked.instance)) {
             return "a command has no last answer".into();
+        }
+        if self.fetches.iter().any(|(instance, _)| self.still_waits(*instance))
+            || !self.operator_reads.is_empty()
+        {
+            return "a fresh read was not answered".into();
         }
         String::new()
     }

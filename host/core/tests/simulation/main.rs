@@ -16,7 +16,7 @@ use std::fmt::Write;
 use world::{Stats, World};
 
 /// Histories per test when nothing else is asked.
-const HISTORIES: u64 = 1500;
+const HISTORIES: u64 = 2000;
 
 fn histories() -> u64 {
     std::env::var("BUSBAR_SIM_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES)
