@@ -174,7 +174,11 @@ impl Poller {
             last = Some((want, result));
         }
         seen.dedup();
+        let before = self.lessons.version();
         self.lessons.block_refused(&seen);
+        if self.lessons.version() == before {
+            return Ok(());
+        }
         tracing::info!(
             unit = self.unit, start = %block.address, count = block.count, places = self.lessons.len(),
             "the device refused a block; its points were read singly and the plan avoids it from now on"

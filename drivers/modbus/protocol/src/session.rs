@@ -324,7 +324,7 @@ impl Session {
             }
             Outcome::Broken(error) => {
                 self.open = None;
-                Err(self.over(&error))
+                Err(self.broken_off(&error))
             }
         }
     }
@@ -391,20 +391,32 @@ impl Session {
     }
 
     fn over(&self, error: &io::Error) -> Error {
-        // tokio-modbus reports the end of a stream as the last error number of the system, whatever that was.
         let reason = match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
-                "the peer closed the connection".to_owned()
-            }
-            _ if error.raw_os_error() == Some(0) => "the peer closed the connection".to_owned(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::NotFound if self.carrier != Carrier::Serial => {
-                "the peer closed the connection".to_owned()
-            }
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => CLOSED.to_owned(),
             _ => error.to_string(),
         };
         Error::SessionOver { peer: self.connect.peer(), reason }
     }
+
+    /// The connection broke during an exchange. tokio-modbus reports the end of a TCP stream as the last error number
+    /// of the system, whatever that was, so only numbers that can come from a connection are believed.
+    fn broken_off(&self, error: &io::Error) -> Error {
+        let believed = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+        );
+        if believed || self.carrier == Carrier::Serial {
+            return self.over(error);
+        }
+        Error::SessionOver { peer: self.connect.peer(), reason: CLOSED.to_owned() }
+    }
 }
+
+const CLOSED: &str = "the peer closed the connection";
 
 fn boxed(context: Context) -> Box<dyn Client> {
     context.into()

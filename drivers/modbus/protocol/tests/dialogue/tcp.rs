@@ -201,6 +201,17 @@ async fn an_idle_connection_closed_by_the_device_is_opened_again_for_a_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_closed_instead_of_an_answer_is_called_that() {
+    let (mut session, mut far) = session(Carrier::Tcp, 1, 0);
+    let mut peer = far.pop().unwrap();
+    let (error, ()) = tokio::join!(session.read_words(1, Table::Holding, 1, 1), async move {
+        expect(&mut peer, &frame(0, 1, &[3, 0, 1, 0, 1])).await;
+        drop(peer);
+    });
+    assert_eq!(error.unwrap_err().to_string(), "scripted: the peer closed the connection");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_is_never_repeated() {
     let (mut session, mut far) = session(Carrier::Tcp, 2, 5);
     let second = far.pop().unwrap();
