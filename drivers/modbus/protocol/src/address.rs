@@ -280,7 +280,8 @@ fn table_hint(name: &str) -> String {
         "input" | "ir" | "input_register" | "inputregister" | "3x" => Some(Table::Input),
         "coil" | "coils" | "co" | "do" | "0x" => Some(Table::Coil),
         "discrete" | "discrete_input" | "discreteinput" | "di" | "1x" => Some(Table::Discrete),
-        _ => None,
+        // The four words begin differently, and a slip of the fingers is rarely in the first letter.
+        _ => Table::ALL.into_iter().find(|table| lower.chars().next() == table.name().chars().next()),
     };
     near.map(|table| format!("did you mean {table}:?")).unwrap_or_default()
 }
@@ -369,6 +370,7 @@ mod tests {
         assert!(text("50001", AddressMode::Auto).contains("holding:50001"));
         assert!(text("30001", AddressMode::Offset).contains("input:30001"));
         assert!(text("HR:5", AddressMode::Auto).contains("did you mean holding"));
+        assert!(text("hodling:5", AddressMode::Auto).contains("did you mean holding"));
         assert!(text("holding:70000", AddressMode::Auto).contains("65535"));
         assert!(text("holding:400123", AddressMode::Auto).contains("holding:122"));
         assert!(text("holding:60000", AddressMode::Entity).contains("offset"));
