@@ -68,7 +68,8 @@ impl Points {
                 name: &routed.name,
                 key: routed.map.first().map_or(&routed.name, |entry| &entry.key),
                 unit: &routed.unit,
-                commands: link.settings.commands && routed.writable,
+                // Also of points that are not writable: the host refuses those by name and audits it.
+                commands: link.settings.commands,
             };
             points.add(&source, topics, &mut devices);
         }
