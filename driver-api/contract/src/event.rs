@@ -141,6 +141,10 @@ pub struct SinkCommand {
     /// Refuse after this wall-clock time, nanoseconds UTC; 0 = none.
     #[serde(default)]
     pub expires_ns: i64,
+    /// The sink itself refuses (repeated, expired, malformed at its far side): the host never executes, whatever the
+    /// stage says; it writes reason and text to the audit log and answers `refused` with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Answer>,
 }
 
 /// FETCH from a sink: fresh read of points, or of a named block.

@@ -14,6 +14,7 @@ use crate::{
     Core, Output,
     arena::{DeviceId, Id, PointId, SinkId},
     convert,
+    device::clipped,
     input::OperatorCommand,
     output::Reply,
     request::GRACE_NS,
@@ -42,6 +43,10 @@ impl Core {
             self.site.sinks.get(sink.number() as usize).map(|config| config.name.clone()).unwrap_or_default();
         let routed =
             self.points.find(command.point).filter(|_| self.sinks[sink].slot_of.contains_key(&command.point));
+        if let Some(refused) = command.refused {
+            let answer = Answer { stage: Stage::Refused, text: clipped(refused.text), ..refused };
+            return self.refuse_with(&asker, routed, &origin, command.action, &command.value, answer);
+        }
         let extra = Extra {
             qualifier: command.qualifier,
             interlock_check: command.interlock_check,
@@ -476,13 +481,25 @@ impl Core {
         value: &Json,
         (reason, text): Refusal,
     ) {
+        self.refuse_with(asker, point, origin, action, value, Answer::refused(reason, text));
+    }
+
+    fn refuse_with(
+        &mut self,
+        asker: &Asker,
+        point: Option<PointId>,
+        origin: &Origin,
+        action: Action,
+        value: &Json,
+        answer: Answer,
+    ) {
         let name = point.map(|point| self.full_name(point)).unwrap_or_default();
         let line = json!({
             "ts": rfc3339(self.now.wall_ns), "event": "answer", "point": name, "action": action, "value": value,
-            "origin": origin, "stage": Stage::Refused, "reason": reason, "text": text,
+            "origin": origin, "stage": answer.stage, "reason": answer.reason, "text": answer.text,
         });
         self.out.push(Output::Audit { audit: 0, line });
-        self.reply_command(asker, Answer::refused(reason, text));
+        self.reply_command(asker, answer);
     }
 
     fn audit_line(&self, event: &str, command: &Command, id: u64, answer: Option<&Answer>) -> Json {

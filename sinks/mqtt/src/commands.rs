@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
-use busbar_driver_api::{Action, Answer, AnswerTo, Origin, SinkCommand, Stage, time};
-use busbar_mqtt::command::{Refused, Request, write_result};
+use busbar_driver_api::{Action, Answer, AnswerTo, Origin, Reason, SinkCommand, Stage, time};
+use busbar_mqtt::command::{Reason as Refusal, Refused, write_result};
 use busbar_mqtt::topic::{SET, SET_RESULT};
+
+use serde_json::Value as Json;
 
 use crate::memory::{MAX_PENDING, Memory, Pending};
 use crate::points::Points;
@@ -19,53 +21,74 @@ const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// What must be given to the host or to the broker.
 #[derive(Debug)]
 pub(crate) enum Todo {
-    /// To the host.
-    Command { command: Box<SinkCommand>, pending: Pending },
+    /// To the host; without `pending` only for its audit log.
+    Command { command: Box<SinkCommand>, pending: Option<Pending> },
     /// To the broker.
     Result { topic: String, payload: Vec<u8> },
 }
 
-/// Judges a message that arrived on a set topic; `None` for a topic of no point.
+/// Judges a message that arrived on a set topic; nothing for a topic of no point. What is refused here is answered here
+/// and told to the host, too: its audit log has every command.
 pub(crate) fn receive(
     topic: &str,
     payload: &[u8],
     retained: bool,
     points: &Points,
     memory: &mut Memory,
-) -> Option<Todo> {
-    let point = points.set.find(topic)?;
-    let answers = format!("{}{SET_RESULT}", topic.strip_suffix(SET)?);
+) -> Vec<Todo> {
+    let Some(point) = points.set.find(topic) else { return Vec::new() };
+    let answers = format!("{}{SET_RESULT}", topic.strip_suffix(SET).unwrap_or(topic));
     let now = time::now();
     memory.forget_old();
-    match memory.gate.admit(topic, payload, retained, now) {
-        Ok(request) if memory.pending.len() >= MAX_PENDING => {
+    let refused = match memory.gate.admit(topic, payload, retained, now) {
+        Ok(request) if memory.pending.len() < MAX_PENDING => {
+            let pending = Pending { id: request.id.clone(), topic: answers, since: time::monotonic() };
+            let command = SinkCommand {
+                value: request.value,
+                expires_ns: request.expires_ns,
+                ..command(point, Some(&pending.id), now)
+            };
+            return vec![Todo::Command { command: Box::new(command), pending: Some(pending) }];
+        }
+        Ok(request) => {
             let text = format!("{MAX_PENDING} commands wait for their answers");
-            Some(result(answers, Some(&request.id), "refused", "busy", &text))
+            Refused { id: Some(request.id), reason: Refusal::Busy, text }
         }
-        Ok(request) => Some(to_host(point, request, answers, now)),
-        Err(Refused { id, reason, text }) => {
-            Some(result(answers, id.as_deref(), "refused", reason.as_str(), &text))
-        }
-    }
+        Err(refused) => refused,
+    };
+    let word = refused.reason.as_str();
+    let answer = Answer {
+        stage: Stage::Refused,
+        reason: match refused.reason {
+            Refusal::Expired => Some(Reason::Stale),
+            Refusal::Busy => Some(Reason::Busy),
+            _ => None,
+        },
+        text: format!("{word}: {}", refused.text),
+    };
+    let command = SinkCommand { refused: Some(answer), ..command(point, refused.id.as_deref(), now) };
+    vec![
+        Todo::Command { command: Box::new(command), pending: None },
+        result(answers, refused.id.as_deref(), "refused", word, &refused.text),
+    ]
 }
 
-fn to_host(point: u32, request: Request, topic: String, now: i64) -> Todo {
-    let command = SinkCommand {
+fn command(point: u32, id: Option<&str>, now: i64) -> SinkCommand {
+    SinkCommand {
         point,
         action: Action::Operate,
-        value: request.value,
+        value: Json::Null,
         // MQTT does not tell who published; the id is the client's own.
-        origin: Origin { client: format!("mqtt id {}", request.id), ..Origin::default() },
+        origin: Origin { client: format!("mqtt id {}", id.unwrap_or("unknown")), ..Origin::default() },
         select_required: false,
         qualifier: 0,
         interlock_check: false,
         synchro_check: false,
         test: false,
         issued_ns: now,
-        expires_ns: request.expires_ns,
-    };
-    let pending = Pending { id: request.id, topic, since: time::monotonic() };
-    Todo::Command { command: Box::new(command), pending }
+        expires_ns: 0,
+        refused: None,
+    }
 }
 
 /// The message for an answer of the host; `None` for an answer to something else, or to a command that is forgotten.
@@ -109,8 +132,7 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::memory::Shared;
-    use busbar_driver_api::Reason;
-    use serde_json::{Value as Json, json};
+    use serde_json::json;
 
     const TOPIC: &str = "busbar/h/d/p/set";
 
@@ -136,11 +158,11 @@ mod tests {
     fn a_command_goes_to_the_host_and_its_answers_come_back() {
         let shared = Shared::of("h", "answers");
         let mut memory = shared.lock();
-        let Some(Todo::Command { command, pending }) =
-            receive(TOPIC, &request("42"), false, &points(), &mut memory)
-        else {
-            panic!("expected a command");
+        let todo = receive(TOPIC, &request("42"), false, &points(), &mut memory).pop();
+        let Some(Todo::Command { command, pending: Some(pending) }) = todo else {
+            panic!("expected a command, found {todo:?}");
         };
+        assert_eq!(command.refused, None);
         assert_eq!((command.point, &command.value, command.action), (7, &json!(true), Action::Operate));
         assert!(command.expires_ns > command.issued_ns);
         memory.pending.insert(5, pending);
@@ -165,21 +187,25 @@ mod tests {
     fn what_must_not_reach_the_host_is_answered_here() {
         let shared = Shared::of("h", "refusals");
         let mut memory = shared.lock();
-        assert!(receive("busbar/h/d/other/set", &request("1"), false, &points(), &mut memory).is_none());
+        assert!(receive("busbar/h/d/other/set", &request("1"), false, &points(), &mut memory).is_empty());
         for (payload, retained, reason) in [
             (request("1"), true, "retained"),
             (b"{}".to_vec(), false, "malformed"),
             (br#"{"id":"1","value":1}"#.to_vec(), false, "no_expires"),
             (br#"{"id":"1","value":1,"expires":1}"#.to_vec(), false, "expired"),
         ] {
-            let todo = receive(TOPIC, &payload, retained, &points(), &mut memory).unwrap();
-            assert_eq!(shown(todo).1["reason"], reason);
+            let mut todo = receive(TOPIC, &payload, retained, &points(), &mut memory);
+            assert_eq!(shown(todo.pop().unwrap()).1["reason"], reason);
+            let Some(Todo::Command { command, pending: None }) = todo.pop() else {
+                panic!("for the audit log")
+            };
+            let refused = command.refused.unwrap();
+            assert_eq!(refused.stage, Stage::Refused);
+            assert!(refused.text.starts_with(reason), "{refused:?}");
         }
-        assert!(matches!(
-            receive(TOPIC, &request("1"), false, &points(), &mut memory),
-            Some(Todo::Command { .. })
-        ));
-        let again = receive(TOPIC, &request("1"), false, &points(), &mut memory).unwrap();
+        let first = receive(TOPIC, &request("1"), false, &points(), &mut memory).pop();
+        assert!(matches!(first, Some(Todo::Command { pending: Some(_), .. })));
+        let again = receive(TOPIC, &request("1"), false, &points(), &mut memory).pop().unwrap();
         assert_eq!(shown(again).1["reason"], "repeated");
     }
 
@@ -191,7 +217,7 @@ mod tests {
             let pending = Pending { id: "x".into(), topic: "t".into(), since: time::monotonic() };
             memory.pending.insert(number, pending);
         }
-        let todo = receive(TOPIC, &request("full"), false, &points(), &mut memory).unwrap();
+        let todo = receive(TOPIC, &request("full"), false, &points(), &mut memory).pop().unwrap();
         assert_eq!(shown(todo).1["reason"], "busy");
     }
 }

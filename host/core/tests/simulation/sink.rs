@@ -278,6 +278,7 @@ impl World {
             test: false,
             issued_ns: 0,
             expires_ns,
+            refused: None,
         };
         if action == Action::Cancel {
             self.cancels.insert((instance, request));

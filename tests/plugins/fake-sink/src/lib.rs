@@ -181,6 +181,7 @@ fn command(point: u32, action: Action, value: Json) -> SinkCommand {
         test: false,
         issued_ns: busbar_driver_api::time::now(),
         expires_ns: 0,
+        refused: None,
     }
 }
 
