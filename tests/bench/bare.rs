@@ -14,16 +14,19 @@ pub(crate) fn run(words: &[String]) {
     let ports: Vec<u16> = words[2..].iter().map(|word| word.parse().unwrap()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        for port in ports {
-            tokio::spawn(poll(([127, 0, 0, 1], port).into(), interval, points));
+        // Phases are spread as a gateway spreads them: polled all at once, a hundred devices share one wake-up, which no
+        // site allows for long.
+        for (number, port) in (0_u32..).zip(&ports) {
+            let phase = interval * number / u32::try_from(ports.len()).unwrap();
+            tokio::spawn(poll(([127, 0, 0, 1], *port).into(), phase, interval, points));
         }
         std::future::pending::<()>().await;
     });
 }
 
-async fn poll(device: SocketAddr, interval: Duration, points: u16) {
+async fn poll(device: SocketAddr, phase: Duration, interval: Duration, points: u16) {
     let mut client = tcp::connect_slave(device, Slave(1)).await.unwrap();
-    let mut ticks = tokio::time::interval(interval);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + phase, interval);
     loop {
         ticks.tick().await;
         let registers = client.read_holding_registers(0, points * 2).await.unwrap().unwrap();

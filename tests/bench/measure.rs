@@ -44,6 +44,8 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     /// Resident memory at the end, MiB.
     pub(crate) rss: f64,
+    /// Of it not backed by a file: heap and stacks.
+    pub(crate) anonymous: f64,
     pub(crate) threads: u64,
     /// Device answer to subscriber, seconds, sorted; empty when nothing is published.
     pub(crate) latencies: Vec<f64>,
@@ -60,6 +62,7 @@ impl Outcome {
             broker_cpu: 0.0,
             seconds: 0.0,
             rss: 0.0,
+            anonymous: 0.0,
             threads: 0,
             latencies: Vec::new(),
             failed: Some(reason),
@@ -125,7 +128,8 @@ pub(crate) fn run(contender: Contender, load: &Load) -> Outcome {
         return Outcome::failed("ended while it was measured".to_owned());
     }
     let (cpu, broker_cpu) = (process.cpu() - cpu, broker.process().cpu() - broker_cpu);
-    let (rss, threads) = (process.status("VmRSS") as f64 / 1024.0, process.status("Threads"));
+    let mib = |key: &str| process.status(key) as f64 / 1024.0;
+    let (rss, anonymous, threads) = (mib("VmRSS"), mib("RssAnon"), process.status("Threads"));
 
     let arrivals = subscriber.between(begin, end);
     let mut latencies: Vec<f64> = arrivals
@@ -145,6 +149,7 @@ pub(crate) fn run(contender: Contender, load: &Load) -> Outcome {
         broker_cpu: broker_cpu.as_secs_f64(),
         seconds,
         rss,
+        anonymous,
         threads,
         latencies,
         failed: None,

@@ -110,7 +110,7 @@ impl Report {
             return;
         }
         text.push_str(
-            "\n## 100 Modbus devices x 50 float32 at 1 s\n\n| | CPU s per million points | MiB | threads | p50 | p99 | \
+            "\n## 100 Modbus devices x 50 float32 at 1 s\n\n| | CPU s per million points | MiB resident (anonymous) | threads | p50 | p99 | \
              delivered |\n|---|---:|---:|---:|---:|---:|---:|\n",
         );
         for (contender, outcome) in &self.loads {
@@ -119,9 +119,10 @@ impl Report {
                 Some(reason) => writeln!(text, "| {name} | not measured: {reason} | | | | | |"),
                 None => writeln!(
                     text,
-                    "| {name} | {:.2} | {:.1} | {} | {} | {} | {:.1} % |",
+                    "| {name} | {:.2} | {:.1} ({:.1}) | {} | {} | {} | {:.1} % |",
                     outcome.cpu_per_million(),
                     outcome.rss,
+                    outcome.anonymous,
                     outcome.threads,
                     milliseconds(outcome.quantile(0.5)),
                     milliseconds(outcome.quantile(0.99)),
@@ -183,6 +184,7 @@ fn row(contender: Contender, points: Option<u64>, outcome: &Outcome) -> Value {
         "broker_cpu_seconds": outcome.broker_cpu,
         "seconds": outcome.seconds,
         "rss_mib": outcome.rss,
+        "anonymous_mib": outcome.anonymous,
         "threads": outcome.threads,
         "p50_seconds": outcome.quantile(0.5),
         "p99_seconds": outcome.quantile(0.99),
