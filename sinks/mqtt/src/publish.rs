@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use busbar_driver_api::contract::binary::Ack;
-use busbar_driver_api::{Cause, Delivery, Quality, Record, Validity, Value, Verdict};
+use busbar_driver_api::{Cause, Delivery, Quality, Record, Validity, Value, Verdict, time};
 use busbar_mqtt::payload::{self, BadValue, Group, Marks, Stamp};
 use busbar_mqtt::value::Value as Out;
 use busbar_mqtt::{Message, OFFLINE, ONLINE, Qos, SendError, Session};
@@ -73,10 +73,24 @@ pub(crate) struct Style {
 }
 
 /// Verdicts to be told to the host, neighbours merged.
+///
+/// Telling costs a message and wakes the host, and acknowledgements of a burst arrive in many small pieces. So verdicts
+/// are kept until nothing of the burst is open any more, until they are many, or for [`HOLD`].
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts {
     pub acks: Vec<Ack>,
+    /// Records in `acks`.
+    records: u32,
+    /// When the oldest must be told, monotonic.
+    pub due: Option<Duration>,
 }
+
+/// Longest time a verdict is kept.
+const HOLD: Duration = Duration::from_millis(5);
+/// So many records are told at once.
+const MANY: u32 = 1000;
+/// So many separate ranges are told at once.
+const RANGES: usize = 64;
 
 /// The lane of a sink that names none.
 pub(crate) const LANE: u32 = 0;
@@ -86,6 +100,8 @@ impl Verdicts {
         if span.count == 0 {
             return;
         }
+        self.records = self.records.saturating_add(span.count);
+        self.due.get_or_insert_with(|| time::monotonic() + HOLD);
         if let Some(last) = self.acks.last_mut()
             && last.first + u64::from(last.count) == span.first
             && last.verdict == verdict
@@ -96,6 +112,20 @@ impl Verdicts {
             return;
         }
         self.acks.push(Ack { first: span.first, count: span.count, verdict, reason });
+    }
+
+    /// They should be told now; `open`: messages that are not confirmed yet.
+    pub(crate) fn ripe(&self, open: usize) -> bool {
+        self.due.is_some_and(|due| {
+            open == 0 || self.records >= MANY || self.acks.len() >= RANGES || time::monotonic() >= due
+        })
+    }
+
+    /// They are told.
+    pub(crate) fn clear(&mut self) {
+        self.acks.clear();
+        self.records = 0;
+        self.due = None;
     }
 }
 

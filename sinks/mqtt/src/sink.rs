@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use busbar_driver_api::{
     AnswerTo, Delivery, Error, Link, PointsChange, Problem, Result, Sink, SinkCheck, SinkTraits, Verdict,
+    time, tokio,
 };
 use busbar_mqtt::payload::BadValue;
 use busbar_mqtt::takeover::Ended;
@@ -132,7 +133,15 @@ impl Sink for Mqtt {
     async fn next(&mut self, link: &Link<Self>) -> Result<()> {
         // Everything is in `self` before an await, so that being dropped there loses nothing.
         self.tell(link).await?;
-        self.drive(link).await?;
+        let Some(due) = self.verdicts.due else {
+            self.drive(link).await?;
+            return self.tell(link).await;
+        };
+        tokio::select! {
+            biased;
+            driven = self.drive(link) => driven?,
+            () = time::sleep_until(due) => {}
+        }
         self.tell(link).await
     }
 
@@ -220,11 +229,8 @@ impl Mqtt {
                 return;
             }
             let todo = commands::receive(&topic, &payload, retained, &self.points, &mut self.memory.lock());
-            if todo.is_none() {
-                busbar_driver_api::tracing::debug!(
-                    topic,
-                    "a command for a topic of no writable point was ignored"
-                );
+            if todo.is_empty() {
+                busbar_driver_api::tracing::debug!(topic, "a command for a topic of no point was ignored");
             }
             self.todo.extend(todo);
         }
@@ -232,9 +238,9 @@ impl Mqtt {
 
     /// Tells the host and the broker what there is to tell. Cancel safe: a thing leaves `self` only when it is told.
     async fn tell(&mut self, link: &Link<Self>) -> Result<()> {
-        if !self.verdicts.acks.is_empty() {
+        if self.verdicts.ripe(self.session.unconfirmed()) {
             link.ctx.ack(LANE, self.verdicts.acks.clone()).await?;
-            self.verdicts.acks.clear();
+            self.verdicts.clear();
         }
         if let Some(text) = &self.fault {
             link.ctx.fault("take_over", text.clone()).await?;
@@ -247,7 +253,10 @@ impl Mqtt {
                     self.todo.push_front(kept);
                     let number = link.ctx.command(*command).await?;
                     self.todo.pop_front();
-                    self.memory.lock().pending.insert(number, pending);
+                    // What the host answers to a command that was refused here is known already.
+                    if let Some(pending) = pending {
+                        self.memory.lock().pending.insert(number, pending);
+                    }
                 }
                 Todo::Result { topic, payload } => {
                     if !self.answer(&topic, &payload) {
@@ -281,6 +290,9 @@ impl Mqtt {
         }
         // What was confirmed before the end must be told; if that fails, the instance stops anyway.
         self.todo.clear();
+        if !self.verdicts.acks.is_empty() && link.ctx.ack(LANE, self.verdicts.acks.clone()).await.is_ok() {
+            self.verdicts.clear();
+        }
         let _ = self.tell(link).await;
         Error::session(error.to_string())
     }

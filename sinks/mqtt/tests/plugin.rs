@@ -426,9 +426,24 @@ fn commands_and_their_answers() {
         i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap()
             + 60_000;
     let request = |id: &str| json!({ "id": id, "value": 12.5, "expires": expires }).to_string();
+    // A point that is not writable: the host refuses, so that it stands in the audit log and the client hears of it.
     site.broker.publish("busbar/site-7/m1/i/set", request("not writable"), 1, false);
+    let (number, _) =
+        site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
+    let refused = Answer::refused(Reason::NotWritable, "not writable");
+    site.rig.answer(&instance, number, AnswerTo::Command(refused));
+    let message = loop {
+        let message = site.received();
+        if message.topic.ends_with("/result") {
+            break message;
+        }
+    };
+    assert_eq!(message.topic, "busbar/site-7/m1/i/set/result");
+    let answer = serde_json::from_slice::<Json>(&message.payload).unwrap();
+    assert_eq!((&answer["result"], &answer["reason"]), (&json!("refused"), &json!("not_writable")));
     site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);
-    let (number, event) = site.rig.event(|event| matches!(event, Event::Command(_)));
+    let (number, event) =
+        site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
     let Event::Command(command) = event else { panic!("{event:?}") };
     assert_eq!((command.point, command.action, &command.value), (1, Action::Operate, &json!(12.5)));
     assert_eq!(command.expires_ns, expires * 1_000_000);
@@ -453,6 +468,9 @@ fn commands_and_their_answers() {
 
     site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);
     expect(&mut site, "a", "refused", "repeated");
+    let (_, audit) = site.rig.event(|event| matches!(event, Event::Command(_)));
+    let Event::Command(audit) = audit else { panic!("{audit:?}") };
+    assert!(audit.refused.is_some_and(|answer| answer.text.starts_with("repeated")), "for the audit log");
     site.broker.publish(
         "busbar/site-7/m1/u/set",
         json!({ "id": "b", "value": 1, "expires": 1 }).to_string(),
@@ -461,13 +479,14 @@ fn commands_and_their_answers() {
     );
     expect(&mut site, "b", "refused", "expired");
     site.broker.publish("busbar/site-7/m1/u/set", request("c"), 1, false);
-    let (number, _) = site.rig.event(|event| matches!(event, Event::Command(_)));
+    let (number, _) =
+        site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
     site.rig.answer(&instance, number, AnswerTo::Command(Answer::refused(Reason::LockedOut, "locked")));
     expect(&mut site, "c", "refused", "locked_out");
 
     // The id stays used over a reconnect, and what the broker stored is not executed.
     site.broker.publish("busbar/site-7/m1/u/set", request("stored"), 1, true);
-    site.rig.event(|event| matches!(event, Event::Command(_)));
+    site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
     site.broker.cut();
     site.down();
     site.rig.done(&instance, &Request::Connect(FAR_SIDE));
@@ -475,8 +494,9 @@ fn commands_and_their_answers() {
     site.broker.publish("busbar/site-7/m1/u/set", request("c"), 1, false);
     expect(&mut site, "c", "refused", "repeated");
     site.rig.stop(&instance);
-    let commands =
-        site.rig.leftovers().into_iter().filter(|said| matches!(said, Said::Event(_, _, Event::Command(_))));
+    let commands = site.rig.leftovers().into_iter().filter(
+        |said| matches!(said, Said::Event(_, _, Event::Command(command)) if command.refused.is_none()),
+    );
     assert_eq!(commands.count(), 0, "nothing else reached the host");
     site.end();
 }
