@@ -234,6 +234,9 @@ impl<'a> Context<'a> {
             );
             let known = self.plugins.names(kind);
             let help = match crate::problem::nearest(name, known.iter().map(String::as_str)) {
+                _ if known.iter().any(|known| known == name) => {
+                    "its file is there but cannot be used; replace the file".to_owned()
+                }
                 Some(known) => format!("did you mean {known:?}?"),
                 None if known.is_empty() => "install it, or correct plugin_dirs".to_owned(),
                 None => format!("there are: {}", known.join(", ")),

@@ -18,6 +18,7 @@ use crate::{
     block,
     context::Context,
     document::Document,
+    effective::DeviceNotes,
     form::{self, Form},
     host::Reader,
     judge::{self, Exhibit, Judge},
@@ -42,6 +43,7 @@ pub(crate) struct Made {
     pub(crate) points: Vec<PointSource>,
     /// Tables named after a sink plugin.
     pub(crate) sink_keys: Vec<Entry>,
+    pub(crate) notes: DeviceNotes,
 }
 
 /// What later steps need of a point's source.
@@ -181,7 +183,11 @@ impl<'a> OneDevice<'_, 'a, '_> {
             self.check(plugin, &model, &nodes, &parts.settings_node, &spoiled);
         }
         let pos = own.get("name").map_or(self.node.pos, |name| name.pos);
-        Some(Made { model, pos, points: sources, sink_keys: parts.sink_keys })
+        let notes = DeviceNotes {
+            stale_after: read.duration("stale_after"),
+            invalid_after: read.duration("invalid_after"),
+        };
+        Some(Made { model, pos, points: sources, sink_keys: parts.sink_keys, notes })
     }
 
     /// Checks every key and sorts them by owner.
@@ -232,6 +238,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
             let host_keys: Vec<&str> = keys::DEVICE.iter().map(|key| key.name).collect();
             bad = piece.judge(cx, &exhibit, &mut settings, &host_keys);
             piece.hide_secrets(cx, &self.path, &settings_node, &settings);
+            piece.settle_files(cx, &exhibit, &mut settings);
         }
         Parts { settings, settings_node, sink_keys, bad }
     }
@@ -254,6 +261,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
             // Secrets first, so that no problem shows one.
             piece.hide_secrets(cx, &path, node, &value);
             bad = piece.judge(cx, &exhibit, &mut value, &[]);
+            piece.settle_files(cx, &exhibit, &mut value);
         }
         (value, bad)
     }
@@ -309,6 +317,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
             stale_after: read.duration("stale_after"),
             invalid_after: read.duration("invalid_after"),
             tick: self.builder.tick,
+            about: about(model),
             plugin: self.plugin,
             sink_names: self.builder.sink_names,
         };
@@ -388,6 +397,19 @@ pub(crate) fn backoff(cx: &Context<'_>, path: &Path<'_>, table: Option<&Table>, 
     }
     let initial = initial.unwrap_or_else(|| default.initial.min(max.unwrap_or(default.initial)));
     Backoff { initial, max: max.unwrap_or_else(|| default.max.max(initial)) }
+}
+
+/// What the metadata of each point says about its device; `null` when there is nothing to say.
+fn about(device: &Device) -> Json {
+    let mut map = Map::new();
+    if !device.description.is_empty() {
+        map.insert("description".into(), device.description.clone().into());
+    }
+    if !device.labels.is_empty() {
+        let labels = device.labels.iter().map(|(key, value)| (key.clone(), Json::from(value.as_str())));
+        map.insert("labels".into(), Json::Object(labels.collect()));
+    }
+    if map.is_empty() { Json::Null } else { Json::Object(map) }
 }
 
 fn labels(cx: &Context<'_>, path: &Path<'_>, table: Option<&Table>) -> Vec<(String, String)> {

@@ -118,6 +118,13 @@ impl<'s> Place<'s> {
     }
 }
 
+impl Place<'_> {
+    /// Some schema here says that the value names a file.
+    fn is_path(&self) -> bool {
+        self.schemas.iter().any(|schema| schema.get("format").is_some_and(|format| format == "path"))
+    }
+}
+
 /// The parts of a JSON pointer, unescaped.
 pub(crate) fn segments(pointer: &str) -> Vec<String> {
     pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect()
@@ -126,15 +133,28 @@ pub(crate) fn segments(pointer: &str) -> Vec<String> {
 /// Pointers of all secret values in `value`.
 pub(crate) fn secrets(schema: &Json, value: &Json) -> Vec<String> {
     let mut found = Vec::new();
-    find_secrets(&Place::root(schema), value, &mut String::new(), &mut found);
+    search(&Place::root(schema), &|place| place.is_secret(), value, &mut String::new(), &mut found);
     found
 }
 
-fn find_secrets(place: &Place<'_>, value: &Json, pointer: &mut String, found: &mut Vec<String>) {
+/// Pointers of all values in `value` that name a file.
+pub(crate) fn paths(schema: &Json, value: &Json) -> Vec<String> {
+    let mut found = Vec::new();
+    search(&Place::root(schema), &|place| place.is_path(), value, &mut String::new(), &mut found);
+    found
+}
+
+fn search(
+    place: &Place<'_>,
+    wanted: &dyn Fn(&Place<'_>) -> bool,
+    value: &Json,
+    pointer: &mut String,
+    found: &mut Vec<String>,
+) {
     if place.schemas.is_empty() {
         return;
     }
-    if place.is_secret() {
+    if wanted(place) {
         found.push(pointer.clone());
         return;
     }
@@ -142,7 +162,7 @@ fn find_secrets(place: &Place<'_>, value: &Json, pointer: &mut String, found: &m
         let length = pointer.len();
         pointer.push('/');
         pointer.push_str(&segment.replace('~', "~0").replace('/', "~1"));
-        find_secrets(&place.step(segment), inner, pointer, found);
+        search(&place.step(segment), wanted, inner, pointer, found);
         pointer.truncate(length);
     };
     match value {

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
     path::Path,
+    time::Duration,
 };
 
 use busbar_core::model::{
@@ -18,9 +19,9 @@ use serde_json::{Map, Value as Json};
 use crate::{
     host::{HostSettings, LogFormat},
     map::secret_keys,
-    point::{Kind, kind},
+    point::{Kind, METADATA, kind},
     redact::{self, MASK},
-    write,
+    units, write,
 };
 
 /// What print-config needs beside the site.
@@ -30,15 +31,24 @@ pub(crate) struct Notes {
     pub(crate) masked: BTreeSet<String>,
     /// Keys of the host whose values came by a reference, as written.
     pub(crate) references: BTreeMap<String, String>,
+    /// Beside [`Site::devices`].
+    pub(crate) devices: Vec<DeviceNotes>,
     /// Beside [`Site::sinks`].
     pub(crate) sinks: Vec<SinkNotes>,
+}
+
+/// Keys of a device that only its points show in the site.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct DeviceNotes {
+    pub(crate) stale_after: Option<Duration>,
+    pub(crate) invalid_after: Option<Duration>,
 }
 
 /// How a sink was configured, as far as the site does not tell.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SinkNotes {
     pub(crate) patterns: Vec<String>,
-    /// The sink's own key `commands`.
+    /// The key `commands`; `None` where the map decides.
     pub(crate) commands: Option<bool>,
     /// `settings.map` holds entries of `map` that belong to no point.
     pub(crate) free_entries: bool,
@@ -48,8 +58,10 @@ pub(crate) struct SinkNotes {
 pub(crate) fn write(site: &Site, host: &HostSettings, notes: &Notes) -> String {
     let mut writer = Writer { notes, out: String::new() };
     writer.host(site, host);
-    site.plugins.iter().for_each(|plugin| writer.plugin(plugin));
-    site.devices.iter().for_each(|device| writer.device(device));
+    writer.plugins(&site.plugins);
+    for (at, device) in site.devices.iter().enumerate() {
+        writer.device(device, notes.devices.get(at).copied().unwrap_or_default());
+    }
     for (at, sink) in site.sinks.iter().enumerate() {
         writer.sink(sink, notes.sinks.get(at).cloned().unwrap_or_default());
     }
@@ -70,7 +82,10 @@ impl Writer<'_> {
     }
 
     fn or_reference(&self, owner: &str, key: &str, value: String) -> String {
-        self.notes.references.get(&format!("{owner}.{key}")).map_or(value, |raw| write::text(raw))
+        self.notes
+            .references
+            .get(&format!("{owner}.{key}"))
+            .map_or(value, |raw| write::text(&redact::urls(raw)))
     }
 
     fn host(&mut self, site: &Site, host: &HostSettings) {
@@ -110,7 +125,16 @@ impl Writer<'_> {
         }
     }
 
-    fn plugin(&mut self, plugin: &Plugin) {
+    /// One table per name: a driver and a sink of the same name share it.
+    fn plugins(&mut self, plugins: &[Plugin]) {
+        let mut written = BTreeSet::new();
+        for plugin in plugins.iter().filter(|plugin| written.insert(&plugin.name)) {
+            let same_name: Vec<&Plugin> = plugins.iter().filter(|other| other.name == plugin.name).collect();
+            self.plugin(&same_name, plugin);
+        }
+    }
+
+    fn plugin(&mut self, same_name: &[&Plugin], plugin: &Plugin) {
         let owner = format!("plugins.{}", plugin.name);
         let _ = writeln!(self.out, "\n[plugins.{}]", write::key(&plugin.name));
         let isolation = match plugin.isolation {
@@ -119,15 +143,22 @@ impl Writer<'_> {
         };
         self.line(&owner, "isolation", isolation);
         self.line(&owner, "workers", plugin.workers.to_string());
-        if let Some(file) = &plugin.path {
+        let Some(of_file) = same_name.iter().find(|plugin| plugin.path.is_some() || plugin.sha256.is_some())
+        else {
+            return;
+        };
+        if same_name.len() > 1 {
+            self.line(&owner, "kind", write::text(of_file.kind.as_str()));
+        }
+        if let Some(file) = &of_file.path {
             self.line(&owner, "path", path(Path::new(file)));
         }
-        if let Some(sha256) = &plugin.sha256 {
+        if let Some(sha256) = &of_file.sha256 {
             self.line(&owner, "sha256", write::text(sha256));
         }
     }
 
-    fn device(&mut self, device: &Device) {
+    fn device(&mut self, device: &Device, notes: DeviceNotes) {
         let owner = format!("device[{}]", device.name);
         self.out.push_str("\n[[device]]\n");
         self.line("", "name", write::text(&device.name));
@@ -141,6 +172,11 @@ impl Writer<'_> {
             }
         }
         self.line(&owner, "poll_interval", write::duration(device.poll_interval));
+        for (key, span) in [("stale_after", notes.stale_after), ("invalid_after", notes.invalid_after)] {
+            if let Some(span) = span {
+                self.line(&owner, key, write::duration(span));
+            }
+        }
         self.line(&owner, "response_timeout", write::duration(device.response_timeout));
         self.line("", "retries", device.retries.to_string());
         self.line(&owner, "probe_interval", write::duration(device.probe_interval));
@@ -219,7 +255,9 @@ impl Writer<'_> {
         if metadata.is_none_or(|metadata| !metadata.contains_key("class")) {
             add("class", write::text(if point.event { "event" } else { "state" }));
         }
-        for (key, value) in metadata.into_iter().flatten() {
+        // The rest of the metadata follows from other keys.
+        for (key, value) in metadata.into_iter().flatten().filter(|(key, _)| METADATA.contains(&key.as_str()))
+        {
             add(key, write::value(&self.hidden_key(&owner, key, value, true)));
         }
         format!("{{ {} }}", pairs.join(", "))
@@ -277,8 +315,8 @@ impl Writer<'_> {
         self.line(&owner, "test", write::text(&sink.test));
         self.line("", "history", sink.history.to_string());
         let queue = format!(
-            "{{ max_size = \"{}B\", max_age = {}, in_flight = {}, retry = {} }}",
-            sink.queue.max_bytes,
+            "{{ max_size = {}, max_age = {}, in_flight = {}, retry = {} }}",
+            write::text(&units::show_size(sink.queue.max_bytes)),
             write::duration(sink.queue.max_age),
             sink.queue.in_flight,
             backoff(sink.queue.retry)
@@ -364,7 +402,7 @@ fn braces(value: &Json) -> Json {
 }
 
 fn escaped(text: &str, in_point: bool) -> String {
-    let text = text.replace("${", "$${");
+    let text = redact::urls(text).replace("${", "$${");
     if in_point { text.replace('{', "{{").replace('}', "}}") } else { text }
 }
 

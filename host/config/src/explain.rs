@@ -11,7 +11,7 @@ use jsonschema::{
 };
 use serde_json::Value as Json;
 
-use crate::{dialect::Place, form::one_of, problem::did_you_mean};
+use crate::{dialect::Place, form::one_of, problem::did_you_mean, redact};
 
 /// `expected` of a finding about a key that nobody knows.
 pub(crate) const KNOWN_KEY: &str = "a known key";
@@ -245,7 +245,8 @@ fn show(value: &Json) -> String {
         Json::Array(items) => format!("a list of {}", items.len()),
         Json::Object(_) => "a table".into(),
         other => {
-            let text = other.to_string();
+            // Masked before it is cut: half a URL does not show what its password is.
+            let text = redact::urls(&other.to_string()).into_owned();
             if text.chars().count() <= SHOWN {
                 text
             } else {

@@ -21,6 +21,8 @@ pub const MAX_NAME: usize = 64;
 pub(crate) enum Form {
     /// Any text.
     Text,
+    /// The name of a file; whether it can be read is looked at where its folder is known.
+    Path,
     /// `[A-Za-z0-9_.-]`, 1 to 64 bytes, no leading `@`.
     Name,
     Bool,
@@ -167,7 +169,7 @@ fn check_plain(cx: &Context<'_>, path: &Path<'_>, node: &Node, form: &Form) -> b
     };
     let text = text.as_deref();
     let help = match form {
-        Form::Text => return text.is_some() || wrong(cx, path, node, form, ""),
+        Form::Text | Form::Path => return text.is_some() || wrong(cx, path, node, form, ""),
         Form::Name if text.is_some_and(is_name) => return true,
         Form::Bool if node.as_bool().is_some() => return true,
         Form::Integer(min, max)
@@ -224,6 +226,7 @@ fn wrong(cx: &Context<'_>, path: &Path<'_>, node: &Node, form: &Form, help: impl
 pub(crate) fn expected(form: &Form) -> String {
     match form {
         Form::Text => "text".into(),
+        Form::Path => "the name of a file".into(),
         Form::Name => format!("a name of 1 to {MAX_NAME} letters, digits, '_', '.', '-'"),
         Form::Bool => "true or false".into(),
         Form::Integer(min, max) => format!("a whole number from {min} to {max}"),

@@ -11,6 +11,7 @@ use busbar_core::model::{CommandMode, Host};
 
 use crate::{
     context::Context,
+    files,
     form::{self, Form},
     keys,
     problem::Path,
@@ -211,8 +212,15 @@ fn admin(cx: &Context<'_>, path: &Path<'_>, base: &FilePath, node: &Node) -> Opt
         return None;
     };
     let tls = table.table("tls").and_then(|tls| {
-        let read = Reader { cx, path: &path.key("tls"), table: tls };
-        Some(Tls { cert: base.join(read.text("cert")?), key: base.join(read.text("key")?) })
+        let path = path.key("tls");
+        let read = Reader { cx, path: &path, table: tls };
+        let file = |key: &str| {
+            let file = base.join(read.text(key)?);
+            files::look(cx, tls.get(key)?.pos, &path.key(key).to_string(), &file);
+            Some(file)
+        };
+        let (cert, key) = (file("cert"), file("key"));
+        Some(Tls { cert: cert?, key: key? })
     });
     if !listen.ip().is_loopback() && table.get("tls").is_none() {
         cx.problems

@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 use crate::{
     context::Context,
     dialect::{Place, secrets, segments},
-    explain,
+    explain, files,
     problem::Path,
     source::Pos,
     tree::Node,
@@ -152,6 +152,16 @@ impl<'a> Piece<'a> {
             let (pos, tail) = locate(node, &segments(&pointer), false);
             cx.hide_key(format!("{path}{tail}"), pos);
         }
+    }
+}
+
+impl Piece<'_> {
+    /// Files that the value names: made absolute, warned about when they cannot be read.
+    pub(crate) fn settle_files(&self, cx: &Context<'_>, exhibit: &Exhibit<'_>, value: &mut Json) {
+        files::settle(cx, self.schema, value, |pointer| {
+            let (pos, tail) = locate(exhibit.node, &segments(pointer), false);
+            (pos, format!("{}{tail}", exhibit.key))
+        });
     }
 }
 

@@ -10,6 +10,9 @@ const MIN_TICK: u64 = 1;
 /// Largest number that a count may be.
 const MANY: i64 = 1_000_000_000;
 
+/// A double has no more decimal digits than these.
+const MAX_DECIMALS: i64 = 15;
+
 /// Pauses between attempts.
 pub(crate) const BACKOFF: &[Key] =
     &[key("initial", Form::Duration(1), "First pause."), key("max", Form::Duration(1), "Longest pause.")];
@@ -84,8 +87,8 @@ pub(crate) const ADMIN: &[Key] = &[
 ];
 
 const TLS: &[Key] = &[
-    key("cert", Form::Text, "PEM file with the certificate chain.").required(),
-    key("key", Form::Text, "PEM file with the private key.").required(),
+    key("cert", Form::Path, "PEM file with the certificate chain.").required(),
+    key("key", Form::Path, "PEM file with the private key.").required(),
 ];
 
 /// `[plugins.NAME]`.
@@ -97,6 +100,11 @@ pub(crate) const PLUGIN: &[Key] = &[
     )
     .or("\"in-process\""),
     key("path", Form::Text, "File instead of the search in plugin_dirs."),
+    key(
+        "kind",
+        Form::Words(&["driver", "sink"]),
+        "Whose file `path` and `sha256` mean where a driver and a sink have this name.",
+    ),
     key("sha256", Form::Text, "Refuse any other file (64 hex digits)."),
     key("workers", Form::Integer(1, 64), "Threads of its runtime.").or("1"),
 ];
@@ -162,6 +170,11 @@ pub(crate) const POINT: &[Key] = &[
         "deadband",
         Form::Deadband,
         "Smallest change that `send = \"changes\"` passes on; a number, or a percentage of range.",
+    ),
+    key(
+        "decimals",
+        Form::Integer(0, MAX_DECIMALS),
+        "Digits behind the decimal point that displays show; never rounds the value.",
     ),
     key("writable", Form::Bool, "Commands are allowed.").or("false"),
     key("poll_interval", Form::Duration(1), "Its own interval. Default: the device's."),

@@ -9,6 +9,7 @@
 //! template, library            variables, repetition, map files -> the points of one device
 //! device, merge, point, block  layers and defaults, the driver's keys -> devices
 //! sink, route, map             patterns and map entries -> sinks
+//! shared                       one host in two lists
 //! site                         what refers to something else, plugins -> Site
 //! judge, explain, dialect      the plugin's JSON Schema and its CHECK, mapped back to the places
 //! render, effective, schema, map_list  output: problems, print-config, editors, control centre
@@ -25,12 +26,14 @@
 //! that nothing is reported twice. A key that the schema does not name is an error even if the plugin forgot to say
 //! `additionalProperties: false`.
 //!
-//! Two annotations in a sink's `map` schema speak to the host: `"x-busbar-unique": ["common_address", "ioa"]` (two
-//! points with equal values there are a collision; a value that is absent comes from `settings`), and `writeOnly: true`
-//! on any property marks a secret.
+//! Annotations in a plugin's schemas that speak to the host: `"x-busbar-unique": ["common_address", "ioa"]` of a sink's
+//! `map` (two points with equal values there are a collision; a value that is absent comes from `settings`);
+//! `writeOnly: true` on any property marks a secret; `"format": "path"` in `connection`, `settings` or a device's keys
+//! marks a file that must be readable (see `files`).
 //!
-//! Relative paths in `data_dir`, `plugin_dirs`, `path`, `stage_dir` and certificates of the listener start at the folder
-//! of the main file; map files and includes at the folder of the file that names them.
+//! Relative paths in `data_dir`, `plugin_dirs`, `path`, `stage_dir`, certificates of the listener and whatever a plugin
+//! marks as a path start at the folder of the main file; map files and includes at the folder of the file that names
+//! them.
 
 mod block;
 mod context;
@@ -40,6 +43,7 @@ mod dialect;
 mod document;
 mod effective;
 mod explain;
+mod files;
 mod form;
 mod host;
 mod index;
@@ -58,6 +62,7 @@ pub mod render;
 mod route;
 mod schema;
 mod secret;
+mod shared;
 mod sink;
 mod site;
 mod source;
@@ -174,6 +179,7 @@ fn load_inner(path: &Path, text: Option<&str>, plugins: &dyn PluginInfo, options
     let notes = effective::Notes {
         masked: cx.masked.into_inner(),
         references: cx.references.into_inner(),
+        devices: made.devices,
         sinks: made.sinks,
     };
     let problems = cx.problems.finish(&sources);

@@ -28,9 +28,9 @@ pub(crate) fn csv(site: &Site, sink: &Sink, masked: &BTreeSet<String>) -> String
     for (row, entry) in &rows {
         let values = keys.iter().map(|key| match entry.and_then(|entry| entry.get(key)) {
             Some(_) if secret.contains(key) || redact::telling(key) => MASK.to_owned(),
-            Some(Json::String(text)) => text.clone(),
+            Some(Json::String(text)) => redact::urls(text).into_owned(),
             Some(Json::Null) | None => String::new(),
-            Some(other) => other.to_string(),
+            Some(other) => redact::urls(&other.to_string()).into_owned(),
         });
         let Row { name, unit, description, writable } = row;
         let fixed = [name.clone(), unit.clone(), description.clone(), writable.to_string()];

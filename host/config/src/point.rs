@@ -35,6 +35,8 @@ pub(crate) struct FromDevice<'f, 'a> {
     pub(crate) stale_after: Option<Duration>,
     pub(crate) invalid_after: Option<Duration>,
     pub(crate) tick: Duration,
+    /// The device's `{ description, labels }`, or `null`.
+    pub(crate) about: Json,
     pub(crate) plugin: Option<&'a Describe>,
     pub(crate) sink_names: &'f HashSet<String>,
 }
@@ -78,7 +80,7 @@ pub(crate) fn build<'a>(
     model.writable = read.bool("writable").unwrap_or(false);
     model.event = read.text("class").as_deref() == Some("event");
     model.interlock = interlock(cx, path, table);
-    model.metadata = metadata(cx, path, table);
+    model.metadata = metadata(cx, path, table, &model, &from.about);
     rules(cx, path, node, table, &model);
     let interlock = table
         .get("interlock")
@@ -228,14 +230,37 @@ fn interlock(cx: &Context<'_>, path: &Path<'_>, table: &Table) -> Option<Interlo
     Some(Interlock { point, equals })
 }
 
-/// Description, group, class where it is not the default, labels; `null` when there are none.
-fn metadata(cx: &Context<'_>, path: &Path<'_>, table: &Table) -> Json {
+/// Keys of a point that are metadata as they are.
+pub(crate) const METADATA: [&str; 5] = ["description", "group", "class", "labels", "decimals"];
+
+/// What sinks and the API get to know about a point: [`METADATA`] (class where it is not the default), `limits`
+/// (`{ range, write_range }`, engineering units; `write_range` of writable points only) and `device` (`{ description,
+/// labels }` of its device); `null` when there is nothing.
+fn metadata(cx: &Context<'_>, path: &Path<'_>, table: &Table, model: &Point, device: &Json) -> Json {
     let mut map = Map::new();
-    for key in ["description", "group", "class", "labels"] {
-        let value = table.get(key).map(|node| cx.json(&path.key(key), node, None));
-        if let Some(value) = value.filter(|value| key != "class" || value != "state") {
+    for key in METADATA {
+        let Some(node) = table.get(key) else { continue };
+        let value = match key {
+            "decimals" => node.as_integer().and_then(|digits| u8::try_from(digits).ok()).map(Json::from),
+            _ => Some(cx.json(&path.key(key), node, None)).filter(|value| key != "class" || value != "state"),
+        };
+        if let Some(value) = value {
             map.insert(key.into(), value);
         }
+    }
+    let mut limits = Map::new();
+    for (key, range) in
+        [("range", model.range), ("write_range", model.write_range.filter(|_| model.writable))]
+    {
+        if let Some(range) = range {
+            limits.insert(key.into(), Json::from(range.to_vec()));
+        }
+    }
+    if !limits.is_empty() {
+        map.insert("limits".into(), Json::Object(limits));
+    }
+    if !device.is_null() {
+        map.insert("device".into(), device.clone());
     }
     if map.is_empty() { Json::Null } else { Json::Object(map) }
 }
@@ -283,7 +308,7 @@ fn rules(cx: &Context<'_>, path: &Path<'_>, node: &Node, table: &Table, model: &
             .help("use scale = -1 for numbers");
     }
     if matches!(kind, Kind::Bool | Kind::Text) {
-        for key in ["scale", "offset", "deadband"] {
+        for key in ["scale", "offset", "deadband", "decimals"] {
             if let Some(found) = table.get(key) {
                 cx.problems.error(Some(found.pos), path.key(key), format!("a number for {key}"), type_text());
             }

@@ -12,7 +12,10 @@ use std::{
 pub use busbar_contract::Severity;
 use serde::Serialize;
 
-use crate::source::{Pos, Sources};
+use crate::{
+    redact,
+    source::{Pos, Sources},
+};
 
 /// Most different problems that are kept; the rest is only counted.
 pub const MAX_PROBLEMS: usize = 1_000;
@@ -162,6 +165,8 @@ impl Problems {
             self.errors.set(self.errors.get() + 1);
         }
         let key = key.to_string();
+        let expected = redact::urls(&expected).into_owned();
+        let found = redact::urls(&found).into_owned();
         // Without a place the key tells two problems apart.
         let place = pos.map(|pos| (pos.source, pos.start));
         let expected_at = if place.is_some() { expected.clone() } else { format!("{key}: {expected}") };
@@ -243,17 +248,18 @@ impl Told<'_> {
     pub(crate) fn help(self, suggestion: impl Into<String>) {
         let mut list = self.problems.list.borrow_mut();
         if let Some(report) = self.index.and_then(|index| list.get_mut(index)) {
-            report.suggestion = suggestion.into();
+            report.suggestion = redact::urls(&suggestion.into()).into_owned();
         }
     }
 }
 
-/// The candidate nearest to `word`, if it is near enough to be a misspelling of it.
+/// The candidate nearest to `word`, if it is near enough to be a misspelling of it; never the word itself.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = |text: &str| text.to_ascii_lowercase().replace('-', "_");
     let wanted = folded(word);
     candidates
         .into_iter()
+        .filter(|candidate| *candidate != word)
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &folded(candidate)), candidate))
         .filter(|(distance, candidate)| {
             let shorter = candidate.len().min(word.len());
@@ -266,7 +272,7 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 /// `did you mean ..?`, or the candidates where they are few, or nothing.
 pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     const LISTED: usize = 12;
-    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let candidates: Vec<&str> = candidates.into_iter().filter(|candidate| *candidate != word).collect();
     if let Some(candidate) = nearest(word, candidates.iter().copied()) {
         return format!("did you mean {candidate:?}?");
     }
@@ -307,6 +313,9 @@ mod tests {
         assert_eq!(nearest("Stale-After", keys), Some("stale_after"));
         assert_eq!(nearest("colour", keys), None);
         assert_eq!(nearest("v", ["u"]), None);
+        assert_eq!(nearest("dlms", ["dlms", "modbus"]), None, "never the word itself");
+        assert_eq!(nearest("dlms", ["dlms", "dlm"]), Some("dlm"));
+        assert_eq!(did_you_mean("dlms", ["dlms"]), "");
         assert_eq!(did_you_mean("colour", keys), "known: poll_interval, stale_after, range");
     }
 }

@@ -1,8 +1,11 @@
 //! What must never be printed.
 //!
-//! Three nets, because one of them may have a hole: values behind a reference (`${env:..}`) and values that a plugin's
+//! Four nets, because one of them may have a hole: values behind a reference (`${env:..}`) and values that a plugin's
 //! schema marks as secret are known by place; keys with a telling name are secret whatever a schema says; and a source
-//! line shown with a problem is searched for telling names once more, because a file with a syntax error has no places.
+//! line shown with a problem is searched for telling names once more, because a file with a syntax error has no places;
+//! and the password of a URL (`mqtt://user:password@host`) is masked in every text that leaves this crate.
+
+use std::{borrow::Cow, ops::Range};
 
 /// What stands for a secret in printed configuration.
 pub const MASK: &str = "***";
@@ -39,6 +42,7 @@ pub(crate) fn is_reference(value: &str) -> bool {
 pub(crate) fn line(text: &str, hidden: &[(usize, usize)]) -> String {
     let mut ranges = hidden.to_vec();
     ranges.extend(values_of_telling_keys(text));
+    ranges.extend(url_secrets(text).into_iter().map(|range| (range.start, range.end)));
     text.char_indices()
         .map(
             |(at, symbol)| {
@@ -83,9 +87,90 @@ fn value_length(text: &str) -> usize {
     text.len()
 }
 
+/// `text` with the passwords of all URLs in it as [`MASK`]: `mqtt://user:***@host`.
+pub(crate) fn urls(text: &str) -> Cow<'_, str> {
+    let ranges = url_secrets(text);
+    if ranges.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = text.to_owned();
+    for range in ranges.into_iter().rev() {
+        out.replace_range(range, MASK);
+    }
+    Cow::Owned(out)
+}
+
+/// Byte ranges, in order, of what is secret in the user part of every URL: the password, or all of it where there is no
+/// colon (some brokers take a token as the user name). A password may hold any character, also those that should have
+/// been escaped, so it ends at the last `@`; a reference alone is no secret.
+fn url_secrets(text: &str) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for (at, mark) in text.match_indices("://") {
+        let start = at + mark.len();
+        if ranges.last().is_some_and(|last| start < last.end) {
+            continue;
+        }
+        let Some(token) = text.get(start..start + url_length(text, at)) else { continue };
+        let Some(end) = token.rfind('@') else { continue };
+        let user = token.get(..end).unwrap_or_default();
+        let from = match user.find(':') {
+            Some(colon) => colon + 1,
+            None if user.contains(['/', '?', '#']) => continue,
+            None => 0,
+        };
+        let secret = user.get(from..).unwrap_or_default();
+        if !secret.is_empty() && !is_reference(secret) {
+            ranges.push(start + from..start + end);
+        }
+    }
+    ranges
+}
+
+/// Length of a URL behind the `://` at `at`: to the quote that closes it, else to a blank or any quote.
+fn url_length(text: &str, at: usize) -> usize {
+    let before = text.get(..at).unwrap_or_default();
+    let scheme = |symbol: char| symbol.is_ascii_alphanumeric() || matches!(symbol, '+' | '-' | '.');
+    let opening = before.trim_end_matches(scheme).chars().next_back();
+    let quote = opening.filter(|symbol| matches!(symbol, '"' | '\''));
+    let rest = text.get(at + 3..).unwrap_or_default();
+    let mut escaped = false;
+    for (length, symbol) in rest.char_indices() {
+        let ends = match quote {
+            Some(quote) => symbol == quote,
+            None => symbol.is_whitespace() || matches!(symbol, '"' | '\''),
+        };
+        match symbol {
+            '\n' => return length,
+            _ if escaped => escaped = false,
+            '\\' if quote != Some('\'') => escaped = true,
+            _ if ends => return length,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_in_urls_are_masked() {
+        for (text, shown) in [
+            ("mqtt://user:hunter2@host:1883", "mqtt://user:***@host:1883"),
+            ("found \"mqtt://u:h@unt/er 2@host/x\", y", "found \"mqtt://u:***@host/x\", y"),
+            ("[\"mqtt://a:b@h\", 'mqtts://c:d@h']", "[\"mqtt://a:***@h\", 'mqtts://c:***@h']"),
+            (r#""mqtt://u:a\"b@h""#, r#""mqtt://u:***@h""#),
+            ("https://token@host/x", "https://***@host/x"),
+            ("mqtt://u:${env:WORD}@h", "mqtt://u:${env:WORD}@h"),
+            ("http://host:80/path", "http://host:80/path"),
+            ("http://host/a@b", "http://host/a@b"),
+            ("mqtt://host", "mqtt://host"),
+        ] {
+            assert_eq!(urls(text), shown);
+        }
+        assert_eq!(line("u = \"mqtt://me:hunter2@h\"", &[]), "u = \"mqtt://me:*******@h\"");
+    }
 
     #[test]
     fn values_of_telling_keys_become_stars() {

@@ -166,6 +166,7 @@ fn pattern(form: &str) -> Json {
 fn of_form(form: &Form, context: Context) -> Json {
     let plain = match form {
         Form::Text => return json!({ "type": "string" }),
+        Form::Path => return json!({ "type": "string", "format": "path" }),
         Form::Name => return pattern(&format!("[A-Za-z0-9_.-]{{1,{MAX_NAME}}}")),
         Form::Duration(_) => {
             return pattern("\\s*([0-9][0-9._]*\\s*(ns|us|ms|s|min|m|h|d)\\s*)+");

@@ -26,7 +26,7 @@ use crate::{
     problem::Path,
     route::routes,
     source::Pos,
-    tree::{Node, Table},
+    tree::{Data, Node, Table},
 };
 
 /// A queue below this could not hold one batch of a device.
@@ -104,7 +104,9 @@ impl<'a> OneSink<'_, 'a, '_> {
         let lost = cx.lost.get();
         let read = Reader { cx, path: &self.path, table: self.table };
         let traits = self.plugin.map(|plugin| plugin.sink.clone()).unwrap_or_default();
-        let (mut settings, bad) = self.settings();
+        let asked = self.asked_for_commands(&read);
+        let told = asked.or((!traits.needs_map).then_some(false));
+        let Settings { json: mut settings, node: settings_node, bad } = self.settings(told);
         let (patterns, texts) = self.patterns();
         let routed = self.routed(&patterns);
         let explicit = self.builder.library.list(cx, &self.path, self.table.get("map"), "map").items;
@@ -122,10 +124,10 @@ impl<'a> OneSink<'_, 'a, '_> {
         self.outside(&maker, &mapped, &routed);
         let routes = routes(self.builder.devices, &routed, &mapped, traits.needs_map);
         let system = self.system(&patterns, &routes, &mapped, traits.needs_map);
-        let commands = self.commands(&read, &settings, &routes, traits.needs_map);
+        let commands = self.commands(asked, &routes, traits.needs_map);
         let mut findings = Vec::new();
         if let (Some(plugin), true) = (self.plugin, lost == cx.lost.get()) {
-            findings = self.check(plugin, &maker, &settings, bad, &mapped, &routes);
+            findings = self.check(plugin, &maker, (&settings, &settings_node), bad, &mapped, &routes);
         }
         if commands == Commands::Asked {
             self.named_peer(&settings, &findings);
@@ -136,8 +138,7 @@ impl<'a> OneSink<'_, 'a, '_> {
         }
         let free: Vec<Json> =
             mapped.iter().filter(|m| m.target == Target::Sink).map(|m| m.json.clone()).collect();
-        let notes =
-            SinkNotes { patterns: texts, commands: read.bool("commands"), free_entries: !free.is_empty() };
+        let notes = SinkNotes { patterns: texts, commands: told, free_entries: !free.is_empty() };
         if let (true, Some(map)) = (notes.free_entries, settings.as_object_mut()) {
             map.insert("map".into(), Json::Array(free));
         }
@@ -154,31 +155,64 @@ impl<'a> OneSink<'_, 'a, '_> {
         MadeSink { model, notes }
     }
 
-    fn settings(&self) -> (Json, Vec<String>) {
+    /// The key `commands`, of the sink or in its settings; a contradiction is an error.
+    fn asked_for_commands(&self, read: &Reader<'_, '_>) -> Option<bool> {
+        let cx = self.builder.cx;
+        let own = read.bool("commands");
+        let inner = self.table.table("settings").and_then(|settings| settings.get("commands"));
+        let inner = inner.and_then(|node| Some((node, node.as_bool()?)));
+        if let (Some(own), Some((node, inner)), Some(own_node)) = (own, inner, self.table.get("commands"))
+            && own != inner
+        {
+            let expected =
+                format!("the same as settings.commands, which is {inner} at {}", cx.place(node.pos));
+            let found = format!("commands = {own} and settings.commands = {inner}");
+            cx.problems
+                .error(Some(own_node.pos), self.path.key("commands"), expected, found)
+                .help("say it once: commands = true or false of the sink reaches the plugin");
+        }
+        own.or(inner.map(|(_, value)| value))
+    }
+
+    /// The settings as the plugin gets them. A plugin that knows the key `commands` is told what holds.
+    fn settings(&self, commands: Option<bool>) -> Settings {
         let cx = self.builder.cx;
         let path = self.path.key("settings");
         let node = self.table.get("settings");
         let empty = Table::default();
         let Some(table) = node.map_or(Some(&empty), Node::as_table) else {
-            return (Json::Object(Map::new()), vec!["/settings".into()]);
+            let json = Json::Object(Map::new());
+            return Settings { json, node: self.node.clone(), bad: vec!["/settings".into()] };
         };
         let piece = self.plugin.and_then(|plugin| self.builder.judge.piece(cx, plugin, "settings"));
-        let mut value = cx.object(&path, table, piece.as_deref().map(Piece::schema));
+        let mut table = table.clone();
+        let mut json = cx.object(&path, &table, piece.as_deref().map(Piece::schema));
+        if let (Some(commands), Some(map), true) =
+            (commands, json.as_object_mut(), piece.as_ref().is_some_and(|piece| piece.knows("commands")))
+            && !map.contains_key("commands")
+        {
+            map.insert("commands".into(), Json::Bool(commands));
+            // What the plugin says about it is about the sink's key.
+            if let Some(entry) = self.table.entry("commands") {
+                table.set(entry.clone());
+            }
+        }
+        let node = Node::new(node.unwrap_or(self.node).pos, Data::Table(table));
         let mut bad = Vec::new();
         if let Some(piece) = &piece {
-            let node = node.unwrap_or(self.node);
-            piece.hide_secrets(cx, &path, node, &value);
-            let exhibit = Exhibit { pointer: "/settings".into(), key: path.to_string(), node };
-            bad = piece.judge(cx, &exhibit, &mut value, &[]);
+            piece.hide_secrets(cx, &path, &node, &json);
+            let exhibit = Exhibit { pointer: "/settings".into(), key: path.to_string(), node: &node };
+            bad = piece.judge(cx, &exhibit, &mut json, &[]);
+            piece.settle_files(cx, &exhibit, &mut json);
         }
-        (value, bad)
+        Settings { json, node, bad }
     }
 
     fn check(
         &self,
         plugin: &Describe,
         maker: &Maker<'_, '_>,
-        settings: &Json,
+        (settings, settings_node): (&Json, &Node),
         bad: Vec<String>,
         mapped: &[Mapped],
         routes: &[Route],
@@ -196,7 +230,6 @@ impl<'a> OneSink<'_, 'a, '_> {
         let spoiled: BTreeSet<String> =
             bad.into_iter().chain(mapped.iter().flat_map(|entry| entry.bad.iter().cloned())).collect();
         let whole = Exhibit { pointer: String::new(), key: self.path.to_string(), node: self.node };
-        let settings_node = self.table.get("settings").unwrap_or(self.node);
         let exhibits = || {
             let key = self.path.key("settings").to_string();
             let mut list = vec![Exhibit { pointer: "/settings".into(), key, node: settings_node }];
@@ -210,13 +243,7 @@ impl<'a> OneSink<'_, 'a, '_> {
         judge::check(cx, plugin, &input, &whole, exhibits, &spoiled)
     }
 
-    fn commands(
-        &self,
-        read: &Reader<'_, '_>,
-        settings: &Json,
-        routes: &[Route],
-        needs_map: bool,
-    ) -> Commands {
+    fn commands(&self, asked: Option<bool>, routes: &[Route], needs_map: bool) -> Commands {
         let writable = || {
             routes.iter().any(|route| {
                 self.builder
@@ -226,7 +253,6 @@ impl<'a> OneSink<'_, 'a, '_> {
                     .is_some_and(|point| point.writable)
             })
         };
-        let asked = read.bool("commands").or_else(|| settings.get("commands").and_then(Json::as_bool));
         match asked {
             Some(true) => {
                 if !writable() {
@@ -356,6 +382,15 @@ impl<'a> OneSink<'_, 'a, '_> {
             retry: backoff(cx, &path.key("retry"), table.table("retry"), default.retry),
         }
     }
+}
+
+/// The settings of a sink.
+struct Settings {
+    json: Json,
+    /// What they were made of.
+    node: Node,
+    /// What the plugin's schema complained about.
+    bad: Vec<String>,
 }
 
 /// Where the permission to send commands comes from.

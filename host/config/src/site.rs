@@ -13,7 +13,7 @@ use crate::{
     context::Context,
     device::{self, Made},
     document::{Document, unknown},
-    effective::SinkNotes,
+    effective::{DeviceNotes, SinkNotes},
     form,
     host::Reader,
     index::Index,
@@ -21,13 +21,16 @@ use crate::{
     keys,
     library::{Library, check_defaults},
     problem::Path,
-    sink,
+    shared, sink,
     tree::{Entry, Node},
 };
+
+const PLUGIN_KINDS: [PluginKind; 2] = [PluginKind::Driver, PluginKind::Sink];
 
 /// The site and how its sinks were configured.
 pub(crate) struct MadeSite {
     pub(crate) site: Site,
+    pub(crate) devices: Vec<DeviceNotes>,
     pub(crate) sinks: Vec<SinkNotes>,
 }
 
@@ -50,6 +53,7 @@ pub(crate) fn build(cx: &Context<'_>, document: &Document, host: Host, base: &Fi
     library.report_unused(cx);
     let index = Index::new(&devices);
     interlocks(cx, &devices, &index);
+    shared::check(cx, &devices);
     let names: Vec<String> = texts(cx, &document.sinks, "name").iter().map(ToString::to_string).collect();
     let builder = sink::Builder {
         cx,
@@ -63,9 +67,10 @@ pub(crate) fn build(cx: &Context<'_>, document: &Document, host: Host, base: &Fi
     drop(index);
     let (sinks, notes): (Vec<Sink>, Vec<SinkNotes>) =
         sinks.into_iter().map(|made| (made.model, made.notes)).unzip();
-    let devices: Vec<Device> = devices.into_iter().map(|made| made.model).collect();
+    let (devices, device_notes): (Vec<Device>, Vec<DeviceNotes>) =
+        devices.into_iter().map(|made| (made.model, made.notes)).unzip();
     let plugins = plugins(cx, &document.plugins, &devices, &sinks, base);
-    MadeSite { site: Site { host, plugins, devices, sinks }, sinks: notes }
+    MadeSite { site: Site { host, plugins, devices, sinks }, devices: device_notes, sinks: notes }
 }
 
 /// The texts under `key` of a list of tables, without repetition.
@@ -142,7 +147,8 @@ fn plain(name: &str, kind: PluginKind) -> Plugin {
     }
 }
 
-/// Lays `[plugins.NAME]` over the plugins of that name.
+/// Lays `[plugins.NAME]` over the plugins of that name. A driver and a sink of one name share it, apart from the file,
+/// which belongs to the one that `kind` names.
 fn configured(cx: &Context<'_>, entry: &Entry, base: &FilePath, out: &mut [Plugin]) {
     let Some(table) = entry.value.as_table() else { return };
     let root = Path::Root.key("plugins");
@@ -157,11 +163,21 @@ fn configured(cx: &Context<'_>, entry: &Entry, base: &FilePath, out: &mut [Plugi
             .error(Some(node.pos), path.key("sha256"), "64 hex digits", cx.found(node))
             .help("sha256sum FILE");
     }
-    let mut any = false;
+    let same_name = out.iter().filter(|plugin| plugin.name == *entry.key).count();
+    let kind = read.text("kind").and_then(|word| PLUGIN_KINDS.into_iter().find(|kind| kind.as_str() == word));
+    if let Some(file) = ["path", "sha256"].into_iter().find_map(|key| table.entry(key))
+        && same_name > 1
+        && kind.is_none()
+    {
+        let expected = "kind = \"driver\" or \"sink\" beside it";
+        let found = format!("a driver and a sink named {:?}", &*entry.key);
+        cx.problems.error(Some(file.key_pos), path.key(&file.key), expected, found);
+    }
     for plugin in out.iter_mut().filter(|plugin| plugin.name == *entry.key) {
-        any = true;
-        plugin.path = read.text("path").map(|path| base.join(path).display().to_string());
-        plugin.sha256.clone_from(&sha256);
+        if kind.is_none_or(|kind| kind == plugin.kind) {
+            plugin.path = read.text("path").map(|path| base.join(path).display().to_string());
+            plugin.sha256.clone_from(&sha256);
+        }
         if read.text("isolation").as_deref() == Some("process") {
             plugin.isolation = Isolation::Process;
         }
@@ -169,7 +185,7 @@ fn configured(cx: &Context<'_>, entry: &Entry, base: &FilePath, out: &mut [Plugi
             plugin.workers = usize::try_from(workers).unwrap_or(1);
         }
     }
-    if !any {
+    if same_name == 0 {
         let known: Vec<String> = out.iter().map(|plugin| plugin.name.clone()).collect();
         let found = format!("{:?}", &*entry.key);
         cx.problems

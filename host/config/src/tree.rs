@@ -12,7 +12,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::source::Pos;
+use crate::{redact, source::Pos};
 
 /// Most keys of one table; looking one up is linear.
 const MAX_KEYS: usize = 10_000;
@@ -171,9 +171,14 @@ impl Node {
     pub(crate) fn describe(&self) -> String {
         const SHOWN: usize = 60;
         match &self.data {
-            Data::Text(text) | Data::Cell(text) if text.chars().count() <= SHOWN => format!("{:?}", &**text),
             Data::Text(text) | Data::Cell(text) => {
-                format!("{:?}...", text.chars().take(SHOWN).collect::<String>())
+                // Masked before it is cut: half a URL does not show what its password is.
+                let text = redact::urls(text);
+                if text.chars().count() <= SHOWN {
+                    format!("{text:?}")
+                } else {
+                    format!("{:?}...", text.chars().take(SHOWN).collect::<String>())
+                }
             }
             Data::Integer(value) => value.to_string(),
             Data::Float(text) => text.to_string(),

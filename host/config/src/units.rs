@@ -72,6 +72,17 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     if nanos == 0 { "0s".into() } else { format!("{nanos}ns") }
 }
 
+/// The shortest way to write a size that is a whole number of some unit.
+pub(crate) fn show_size(bytes: u64) -> String {
+    for unit in ["TiB", "GiB", "MiB", "KiB"] {
+        let size = SIZE_UNITS.iter().find(|(name, _)| *name == unit).map_or(1, |(_, size)| *size);
+        if bytes > 0 && bytes.is_multiple_of(size) {
+            return format!("{}{unit}", bytes / size);
+        }
+    }
+    format!("{bytes}B")
+}
+
 /// `12.5ms rest` -> (`12.5`, `ms`, `rest`).
 fn number_and_unit(text: &str) -> Option<(&str, &str, &str)> {
     let text = text.trim_start();
@@ -124,6 +135,12 @@ mod tests {
     #[test]
     fn sizes() {
         assert_eq!(size("64MiB"), Some(64 << 20));
+        for (bytes, shown) in
+            [(256 << 20, "256MiB"), (3 << 10, "3KiB"), (1_500, "1500B"), (0, "0B"), (2 << 40, "2TiB")]
+        {
+            assert_eq!(show_size(bytes), shown);
+            assert_eq!(size(shown), Some(bytes));
+        }
         assert_eq!(size("1.5 kB"), Some(1_500));
         for bad in ["", "64", "64 mib", "1MiB2", "99999999999999TiB"] {
             assert_eq!(size(bad), None, "{bad}");

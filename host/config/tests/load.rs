@@ -18,7 +18,7 @@ use std::{
 use busbar_config::{Loaded, MASK, NoPlugins, Options, load, load_text, schema};
 use busbar_core::{
     decimal::Decimal,
-    model::{Backoff, Deadband, Device, Isolation, Send, Sink, Timestamp},
+    model::{Backoff, Deadband, Device, Isolation, PluginKind, Send, Sink, Timestamp},
 };
 use serde_json::json;
 use support::{Plugins, options};
@@ -315,7 +315,8 @@ fn map_files_includes_and_their_relative_paths() {
     let points = &site.devices[0].points;
     assert_eq!(points[0].spec, json!({ "address": "holding:0x2006", "type": "float32" }));
     assert_eq!((points[0].scale, points[0].range), (Decimal::new(1, -1), Some([0.0, 300.0])));
-    assert_eq!(points[0].metadata, json!({ "labels": { "phase": "L1" } }));
+    let limits = json!({ "range": [0.0, 300.0] });
+    assert_eq!(points[0].metadata, json!({ "labels": { "phase": "L1" }, "limits": limits }));
     assert_eq!(points[1].spec, json!({ "address": "400123", "bit": 3 }));
     assert!(points[1].writable);
     assert_eq!(site.devices[1].blocks[0].points, [0]);
@@ -446,6 +447,198 @@ map = [ { device = 'm', token = 'abc', name = 'Meter' } ]
     assert_eq!(sink.routes[0].map, [json!({ "device": "m", "token": "abc", "name": "Meter" })]);
 }
 
+/// A sink of writable points with these lines.
+fn commanding(lines: &str) -> String {
+    one_device("{ name = 'u', address = 'holding:0', writable = true, range = [0, 1] }")
+        + "[[sink]]\nname = 's'\n"
+        + lines
+}
+
+#[test]
+fn the_sinks_commands_reach_a_plugin_that_knows_the_key() {
+    let settings = "url = 'mqtt://x', username = 'u', password = 'p'";
+    let sink = |lines: String| {
+        let sink = sinks(&commanding(&lines)).remove(0);
+        (sink.commands, sink.settings["commands"].clone())
+    };
+    let plain = format!("plugin = 'mqtt'\nsettings = {{ {settings} }}\n");
+    assert_eq!(sink(plain.clone() + "commands = true"), (true, json!(true)));
+    assert_eq!(sink(plain.clone() + "commands = false"), (false, json!(false)));
+    assert_eq!(sink(plain), (false, json!(false)));
+    let inner = format!("plugin = 'mqtt'\nsettings = {{ {settings}, commands = true }}\n");
+    assert_eq!(sink(inner), (true, json!(true)));
+    let other = "plugin = 'iec104'\nsettings = { listen = 'x', masters = ['a'] }\nmap = [{ point = 'm/u', ioa = 1 }]\ncommands = true";
+    assert_eq!(sink(other.into()), (true, json!(null)), "this schema does not name the key");
+}
+
+#[test]
+fn a_driver_and_a_sink_of_one_name_do_not_mix() {
+    let devices = "[[device]]
+name = 'm'
+driver = 'twin'
+connection = { transport = 'tcp', host = 'h', unit_id = 1 }
+points = [{ name = 'u', address = 'holding:0' }]
+[[sink]]
+name = 's'
+plugin = 'twin'
+settings = { url = 'mqtt://x' }
+";
+    let table = |keys: &str| format!("{devices}[plugins.twin]\n{keys}\n");
+    let text = table("path = '/x/driver.so'\nkind = 'driver'\nisolation = 'process'\nworkers = 2");
+    let first = loaded(&text);
+    let plugins = first.site.as_ref().unwrap().plugins.clone();
+    let paths: Vec<_> = plugins.iter().map(|plugin| (plugin.kind, plugin.path.as_deref())).collect();
+    assert_eq!(paths, [(PluginKind::Driver, Some("/x/driver.so")), (PluginKind::Sink, None)]);
+    assert!(plugins.iter().all(|plugin| plugin.isolation == Isolation::Process && plugin.workers == 2));
+    let second = loaded(&first.effective().unwrap());
+    assert_eq!(second.site.unwrap().plugins, plugins, "{}", first.effective().unwrap());
+    let text = table("path = '/x/driver.so'");
+    let ambiguous = load_text(Path::new("plugins.toml"), &text, &Plugins::new(), &options());
+    assert!(ambiguous.failed());
+    assert_eq!(ambiguous.problems[0].found, "a driver and a sink named \"twin\"");
+}
+
+#[test]
+fn metadata_tells_limits_decimals_and_the_device() {
+    let text = "[[device]]
+name = 'm'
+driver = 'modbus'
+description = 'feeder 1'
+labels = { bay = 'E01', floor = 2 }
+connection = { transport = 'tcp', host = 'h', unit_id = 1 }
+points = [
+  { name = 'u', address = 'holding:0', type = 'uint16', scale = 0.001, decimals = 1, range = [0, 300], description = 'U', labels = { phase = 'L1' } },
+  { name = 'w', address = 'holding:1', type = 'uint16', writable = true, range = [0, 9], write_range = [1, 5] },
+  { name = 'x', address = 'holding:2', type = 'uint16' },
+]
+";
+    let device = device(text);
+    let about = json!({ "description": "feeder 1", "labels": { "bay": "E01", "floor": "2" } });
+    let metadata: Vec<_> = device.points.iter().map(|point| point.metadata.clone()).collect();
+    assert_eq!(
+        metadata,
+        [
+            json!({ "description": "U", "labels": { "phase": "L1" }, "decimals": 1,
+                "limits": { "range": [0.0, 300.0] }, "device": about }),
+            json!({ "limits": { "range": [0.0, 9.0], "write_range": [1.0, 5.0] }, "device": about }),
+            json!({ "device": about }),
+        ]
+    );
+    assert_eq!(device.points[0].scale, "0.001".parse().unwrap(), "decimals are for displays only");
+    assert_eq!(
+        self::device(&one_device("{ name = 'u', address = 'holding:0' }")).points[0].metadata,
+        json!(null)
+    );
+}
+
+#[test]
+fn decimals_have_a_span() {
+    for (decimals, good) in [("0", true), ("15", true), ("16", false), ("-1", false), ("1.5", false)] {
+        let text = one_device(&format!("{{ name = 'u', address = 'holding:0', decimals = {decimals} }}"));
+        let loaded = load_text(Path::new("plugins.toml"), &text, &Plugins::new(), &options());
+        assert_eq!(!loaded.failed(), good, "{decimals}");
+    }
+}
+
+#[test]
+fn files_of_plugins_start_at_the_main_file_and_must_be_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ca.pem"), "x").unwrap();
+    std::fs::create_dir(dir.path().join("folder")).unwrap();
+    let text = |tls: &str| {
+        one_device("{ name = 'u', address = 'holding:0' }")
+            + &format!(
+                "[[sink]]\nname = 's'\nplugin = 'mqtt'\nsettings = {{ url = 'mqtts://x', tls = {{ {tls} }} }}\n"
+            )
+    };
+    let main = dir.path().join("plugins.toml");
+    let load = |text: &str| load_text(&main, text, &Plugins::new(), &options());
+    let good = load(&text("ca = 'ca.pem'"));
+    assert!(good.problems.is_empty(), "{}", good.render(false));
+    let ca = dir.path().join("ca.pem").display().to_string();
+    assert_eq!(good.site.unwrap().sinks[0].settings["tls"]["ca"], json!(ca));
+    let bad = load(&text("ca = 'nope.pem', cert = 'folder', key = '${env:WORD}'"));
+    assert!(!bad.failed(), "warnings only: {}", bad.render(false));
+    let found: Vec<_> =
+        bad.problems.iter().map(|problem| (problem.key.as_str(), problem.found.as_str())).collect();
+    let nope = dir.path().join("nope.pem").display().to_string() + ": no such file";
+    let folder = dir.path().join("folder").display().to_string() + ": is a directory";
+    assert_eq!(
+        found,
+        [
+            ("sink[s].settings.tls.ca", nope.as_str()),
+            ("sink[s].settings.tls.cert", folder.as_str()),
+            ("sink[s].settings.tls.key", "the file behind a reference: no such file"),
+        ]
+    );
+    assert!(bad.problems.iter().all(|problem| problem.line > 0 && !problem.suggestion.is_empty()));
+    let admin = "[host.admin]\nlisten = '127.0.0.1:0'\ntls = { cert = 'ca.pem', key = 'nope.pem' }\n"
+        .to_owned()
+        + &one_device("{ name = 'u', address = 'holding:0' }");
+    let admin = load(&admin);
+    assert_eq!(admin.problems.len(), 1, "{}", admin.render(false));
+    assert_eq!(
+        (admin.problems[0].key.as_str(), admin.problems[0].found.as_str()),
+        ("host.admin.tls.key", nope.as_str())
+    );
+}
+
+#[test]
+fn one_host_in_two_lists_is_a_warning() {
+    let text = |one: &str, two: &str| {
+        ["a", "b"]
+            .iter()
+            .zip([one, two])
+            .map(|(name, connection)| {
+                format!(
+                    "[[device]]\nname = '{name}'\ndriver = 'modbus'\nconnection = {{ transport = 'tcp', unit_id = 1, {connection} }}\npoints = [{{ name = 'u', address = 'holding:0' }}]\n"
+                )
+            })
+            .collect::<String>()
+    };
+    for (one, two, warned) in [
+        ("host = ['x', 'y']", "host = 'x'", true),
+        ("host = ['x', 'y']", "host = ['y', 'x']", true),
+        ("host = ['x', 'y'], port = 502", "host = 'Y'", true),
+        ("host = ['x', 'y']", "host = ['x', 'y']", false),
+        ("host = ['x', 'y'], port = 503", "host = 'x'", false),
+        ("host = 'x'", "host = 'y'", false),
+    ] {
+        let loaded = load_text(Path::new("plugins.toml"), &text(one, two), &Plugins::new(), &options());
+        assert!(!loaded.failed());
+        let keys: Vec<_> = loaded.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, if warned { vec!["device[b].connection.host"] } else { vec![] }, "{one} {two}");
+    }
+}
+
+#[test]
+fn a_refused_plugin_is_not_taken_for_a_misspelling_of_itself() {
+    struct Refused;
+    impl busbar_config::PluginInfo for Refused {
+        fn describe(&self, _: PluginKind, _: &str) -> Option<&busbar_contract::Describe> {
+            None
+        }
+        fn check(
+            &self,
+            _: PluginKind,
+            _: &str,
+            _: &busbar_contract::CheckInput,
+        ) -> Result<Vec<busbar_contract::Problem>, String> {
+            Err("refused".into())
+        }
+        fn why_absent(&self, _: PluginKind, _: &str) -> Option<String> {
+            Some("built for another ABI".into())
+        }
+        fn names(&self, _: PluginKind) -> Vec<String> {
+            vec!["modbus".into()]
+        }
+    }
+    let text = one_device("{ name = 'u', address = 'holding:0' }");
+    let loaded = load_text(Path::new("plugins.toml"), &text, &Refused, &options());
+    assert_eq!(loaded.problems[0].found, "\"modbus\": built for another ABI");
+    assert_eq!(loaded.problems[0].suggestion, "its file is there but cannot be used; replace the file");
+}
+
 const SECRETS: &str = "
 [host]
 name = '${env:SITE}'
@@ -454,8 +647,11 @@ name = 'm'
 driver = 'modbus'
 connection = { transport = 'tcp', host = '${env:WORD}', unit_id = 1 }
 description = 'braces {{}} and $${env:X}'
+labels = { site = 'west' }
+stale_after = '7s'
+invalid_after = '1m'
 points = [
-  { name = 'u', address = 'holding:0x2006', type = 'float32', scale = 0.1, unit = '{{%}}', deadband = '1%', range = [0, 300] },
+  { name = 'u', address = 'holding:0x2006', type = 'float32', scale = 0.1, decimals = 2, unit = '{{%}}', deadband = '1%', range = [0, 300] },
   { name = 'b', address = 'coil:1', type = 'bool', invert = true, writable = true, interlock = { point = 'm/u', equals = 1.5 }, class = 'event', labels = { a = '{{x}}' } },
 ]
 blocks = [ { name = 'k', points = '*', gate = { point = 'u', equals = 'x' } } ]
@@ -463,7 +659,8 @@ blocks = [ { name = 'k', points = '*', gate = { point = 'u', equals = 'x' } } ]
 name = 's'
 plugin = 'mqtt'
 points = ['m/*', '@host/clock_synced']
-settings = { url = 'mqtt://x', username = 'me', password = 'openly', pin = '1234', topic = 'a/{host}/$${x}' }
+settings = { url = 'mqtt://me:indiscreet@x', username = 'me', password = 'openly', pin = '1234', topic = 'a/{host}/$${x}' }
+commands = true
 map = [ { device = 'm', token = 'sesame' }, { point = 'm/u', key = 'U' } ]
 [[sink]]
 name = 't'
@@ -476,7 +673,7 @@ map = [ { point = 'm/u', ioa = 1 } ]
 fn the_effective_configuration_hides_secrets_and_reads_back() {
     let first = loaded(SECRETS);
     let text = first.effective().unwrap();
-    for secret in ["hunter2", "openly", "1234", "sesame"] {
+    for secret in ["hunter2", "openly", "1234", "sesame", "indiscreet"] {
         assert!(!text.contains(secret), "{secret} in\n{text}");
     }
     for shown in [
@@ -487,6 +684,11 @@ fn the_effective_configuration_hides_secrets_and_reads_back() {
         "username = \"me\"",
         "poll_interval = \"1s\"",
         "deadband = 3.0",
+        "url = \"mqtt://me:***@x\"",
+        "max_size = \"256MiB\"",
+        "\nstale_after = \"7s\"\ninvalid_after = \"1m\"\n",
+        "\ncommands = true\n",
+        "decimals = 2",
     ] {
         assert!(text.contains(shown), "{shown} not in\n{text}");
     }
@@ -495,6 +697,7 @@ fn the_effective_configuration_hides_secrets_and_reads_back() {
     expected.devices[0].connection["host"] = MASK.into();
     expected.sinks[0].settings["password"] = MASK.into();
     expected.sinks[0].settings["pin"] = MASK.into();
+    expected.sinks[0].settings["url"] = "mqtt://me:***@x".into();
     for route in &mut expected.sinks[0].routes {
         for entry in route.map.iter_mut().filter(|entry| entry["token"].is_string()) {
             entry["token"] = MASK.into();

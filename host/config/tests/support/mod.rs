@@ -119,10 +119,15 @@ fn mqtt() -> Schemas {
                 "password": { "type": "string", "writeOnly": true },
                 "pin": { "type": "string", "writeOnly": true, "maxLength": 4 },
                 "commands": { "type": "boolean" },
-                "tls": { "type": "object", "properties": { "ca": {}, "cert": {}, "key": {} }, "additionalProperties": false }
+                "tls": { "type": "object", "properties": {
+                    "ca": { "anyOf": [{ "$ref": "#/$defs/File" }, { "type": "null" }] },
+                    "cert": { "$ref": "#/$defs/File" },
+                    "key": { "$ref": "#/$defs/File" }
+                }, "additionalProperties": false }
             },
             "required": ["url"],
-            "additionalProperties": false
+            "additionalProperties": false,
+            "$defs": { "File": { "type": "string", "format": "path" } }
         }),
         map: json!({
             "type": "object",
@@ -170,6 +175,8 @@ impl Plugins {
         let needs_map = SinkTraits { send: "changes".into(), needs_map: true, ..SinkTraits::default() };
         let all = vec![
             describe(PluginKind::Driver, "modbus", modbus(), SinkTraits::default()),
+            describe(PluginKind::Driver, "twin", modbus(), SinkTraits::default()),
+            describe(PluginKind::Sink, "twin", mqtt(), SinkTraits::default()),
             describe(PluginKind::Sink, "mqtt", mqtt(), SinkTraits::default()),
             describe(PluginKind::Sink, "iec104", iec104(), needs_map),
         ];
@@ -227,7 +234,7 @@ impl PluginInfo for Plugins {
     fn endpoint(&self, _driver: &str, connection: &Json) -> Option<Endpoint> {
         let key = match connection["transport"].as_str() {
             Some("rtu") => format!("serial:{}", connection["path"].as_str().unwrap_or_default()),
-            _ => format!("tcp:{}", connection["host"].as_str().unwrap_or_default()),
+            _ => format!("tcp:{}:{}", connection["host"], connection["port"].as_i64().unwrap_or(502)),
         };
         Some(Endpoint { key, exclusive: false, parallel: 1, lock_path: None })
     }
