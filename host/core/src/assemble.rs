@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use busbar_contract::Flags;
+use busbar_contract::{Flags, Kind, describe::PluginKind};
 
 use crate::{
     Core, Now, Switches,
-    arena::{Arena, DeviceId, GroupId, Id, PointId, SinkId},
+    arena::{Arena, DeviceId, GroupId, Id, PluginId, PointId, SinkId},
     convert::Conversion,
     log::Limiter,
     model::{self, Site},
@@ -90,6 +90,11 @@ impl Core {
         core
     }
 
+    /// A driver and a sink may have one name.
+    fn plugin_named(&self, name: &str, kind: PluginKind) -> Option<PluginId> {
+        self.plugins.iter().find(|(_, plugin)| plugin.name == name && plugin.kind == kind).map(|(id, _)| id)
+    }
+
     fn add_device(&mut self, config: &model::Device) {
         let id = DeviceId::new(self.devices.len() as u32);
         let first = self.points.len() as u32;
@@ -97,7 +102,7 @@ impl Core {
             self.add_point(id, config, index, point);
         }
         let groups = self.add_groups(id, config, first);
-        let plugin = self.plugins.iter().find(|(_, plugin)| plugin.name == config.driver).map(|(id, _)| id);
+        let plugin = self.plugin_named(&config.driver, PluginKind::Driver);
         if let Some(plugin) = plugin {
             self.plugins[plugin].devices.push(id);
         }
@@ -193,7 +198,7 @@ impl Core {
 
     fn add_sink(&mut self, config: &model::Sink) {
         let id = SinkId::new(self.sinks.len() as u32);
-        let plugin = self.plugins.iter().find(|(_, plugin)| plugin.name == config.plugin).map(|(id, _)| id);
+        let plugin = self.plugin_named(&config.plugin, PluginKind::Sink);
         if let Some(plugin) = plugin {
             self.plugins[plugin].sinks.push(id);
         }
@@ -229,7 +234,8 @@ impl Core {
         }
         for (name, json) in &switches.substituted {
             if let Some(point) = self.names.get(name).copied() {
-                let value = crate::operator::substitute_value(None, json);
+                let kind = switches.substituted_kinds.get(name).and_then(|kind| Kind::from_name(kind));
+                let value = crate::operator::substitute_value(kind, json);
                 self.points[point].substitute(&value, self.now.wall_ns);
             }
         }

@@ -62,7 +62,7 @@ impl Core {
                 self.endpoints[state.endpoint].key, self.plugins[holder].name
             );
             for device in self.channels[channel].devices.clone() {
-                self.set_reason(device, &reason);
+                self.set_trouble(device, &reason);
             }
             return self.wake_channel(channel, SECOND);
         }
@@ -266,7 +266,7 @@ impl Core {
         if self.endpoints[endpoint].exclusive || zombies >= MAX_ZOMBIES {
             // Only its STOPPED, or the plugin's end, brings the endpoint back.
             for device in self.channels[channel].devices.clone() {
-                self.set_reason(device, &text);
+                self.set_trouble(device, &text);
             }
             return;
         }

@@ -55,6 +55,11 @@ impl Core {
             issued_ns: command.issued_ns,
             expires_ns: command.expires_ns,
         };
+        if let Some(refused) = command.refused {
+            // The sink refuses by itself; the host only writes it down, whatever the stage says.
+            let refusal = (refused.reason.unwrap_or(Reason::Unsupported), clipped(refused.text));
+            return self.refuse(&asker, routed, &origin, command.action, &command.value, refusal);
+        }
         let Some(point) = routed else {
             let text = "the sink has no such point";
             return self.refuse(

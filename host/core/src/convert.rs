@@ -30,6 +30,8 @@ pub(crate) struct Converted {
     pub(crate) quality: Quality,
 }
 
+/// A number this close to a whole one is whole.
+const WHOLE: f64 = 1e-9;
 const FAILURE: Quality = Quality(Quality::INVALID.0 | Quality::FAILURE.0);
 const RANGE: Quality = Quality(Quality::QUESTIONABLE.0 | Quality::OUT_OF_RANGE.0);
 
@@ -85,7 +87,8 @@ impl Conversion {
     fn float32(&self, raw: f32) -> Converted {
         if self.identity {
             // The range is compared with the number the user sees: 0.1 as float32 lies above 0.1 as float64.
-            let quality = if raw.is_finite() && self.range.is_none() {
+            // Its shortest form is only made where the plain comparison says outside.
+            let quality = if self.check(f64::from(raw)) == Quality::GOOD {
                 Quality::GOOD
             } else {
                 self.check(Decimal::from_f32(raw).map_or(f64::NAN, Decimal::to_f64))
@@ -130,9 +133,13 @@ impl Conversion {
     }
 
     /// The way down: a value in engineering units, JSON form, as the raw value of `kind` (the kind the device delivers;
-    /// `Kind::None` where it never delivered one). Outside the limits it is refused, never clamped.
+    /// `Kind::None` where it never delivered one). Outside the limits it is refused, never clamped. A point of unknown
+    /// kind with limits, scale or offset takes a number only.
     pub(crate) fn backward(&self, kind: Kind, json: &Json) -> Result<Value, (Reason, String)> {
-        let kind = if kind == Kind::None { kind_of(json) } else { kind };
+        if kind == Kind::None && (!self.identity || self.write_range.is_some()) {
+            return self.unknown_number_backward(json);
+        }
+        let kind = if kind == Kind::None { self.kind_of(json) } else { kind };
         let malformed = |error: busbar_contract::Malformed| (Reason::OutOfRange, error.to_string());
         match kind {
             Kind::Int64 | Kind::Uint64 | Kind::Float32 | Kind::Float64 => self.number_backward(kind, json),
@@ -177,6 +184,38 @@ impl Conversion {
         })
     }
 
+    /// A number for a point that was never read (write-only register) and whose kind nobody named. Whether the device
+    /// holds integers is not known here: what is whole after scaling is sent whole (decimal noise up to [`WHOLE`] aside),
+    /// anything else as it is, and the driver, which knows the type, rounds half away from zero.
+    fn unknown_number_backward(&self, json: &Json) -> Result<Value, (Reason, String)> {
+        if self.invert {
+            return Err((Reason::Unsupported, "invert does not fit a number".into()));
+        }
+        let Value::Float64(raw) = self.number_backward(Kind::Float64, json)? else {
+            return Err((Reason::OutOfRange, format!("expected a number, found {json}")));
+        };
+        if (raw - raw.round()).abs() <= WHOLE
+            && let Ok(Value::Int(whole)) = self.number_backward(Kind::Int64, json)
+        {
+            return Ok(Value::Int(whole));
+        }
+        Ok(Value::Float64(raw))
+    }
+
+    /// Kind of a value for a point of unknown kind. What is inverted is digital.
+    fn kind_of(&self, json: &Json) -> Kind {
+        match json {
+            Json::Bool(_) => Kind::Bool,
+            Json::Number(_) if self.invert => Kind::Bool,
+            Json::String(_) if self.invert => Kind::DoublePoint,
+            Json::Number(number) if number.is_f64() => Kind::Float64,
+            Json::Number(number) if number.is_u64() && !number.is_i64() => Kind::Uint64,
+            Json::Number(_) => Kind::Int64,
+            Json::String(_) => Kind::Text,
+            _ => Kind::Json,
+        }
+    }
+
     fn limits(&self, number: f64, json: &Json) -> Result<(), (Reason, String)> {
         match self.write_range {
             Some([low, high]) if !(low..=high).contains(&number) => {
@@ -201,16 +240,6 @@ fn readable(kind: Kind, bits: u64, blob: &[u8]) -> bool {
         (Kind::Json, Ok(bytes)) => serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok(),
         (_, Ok(_)) => true,
         (_, Err(_)) => false,
-    }
-}
-
-fn kind_of(json: &Json) -> Kind {
-    match json {
-        Json::Bool(_) => Kind::Bool,
-        Json::Number(number) if number.is_f64() => Kind::Float64,
-        Json::Number(_) => Kind::Int64,
-        Json::String(_) => Kind::Text,
-        _ => Kind::Json,
     }
 }
 
@@ -322,6 +351,29 @@ mod tests {
         for bad in [Json::from(9.99), 20.01.into(), "x".into(), Json::Null, "nan".into()] {
             assert_eq!(send(bad.clone()).unwrap_err().0, Reason::OutOfRange, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_point_never_read_keeps_its_limits_and_its_scale() {
+        let point = model::Point {
+            scale: "0.1".parse().unwrap(),
+            write_range: Some([10.0, 20.0]),
+            ..model::Point::default()
+        };
+        let conversion = Conversion::new(&point);
+        let send = |json: Json| conversion.backward(Kind::None, &json);
+        assert_eq!(send(12.3.into()), Ok(Value::Int(123)), "whole after scaling");
+        assert_eq!(send(12.34.into()), Ok(Value::Float64(123.4)), "the driver knows whether to round");
+        for bad in [Json::from(true), 9.99.into(), 20.01.into(), "x".into(), Json::Null] {
+            assert_eq!(send(bad.clone()).unwrap_err().0, Reason::OutOfRange, "{bad}");
+        }
+        let limited = Conversion::new(&model::Point { range: Some([0.0, 10.0]), ..model::Point::default() });
+        assert_eq!(limited.backward(Kind::None, &Json::from(11)).unwrap_err().0, Reason::OutOfRange);
+        assert_eq!(limited.backward(Kind::None, &Json::from(true)).unwrap_err().0, Reason::OutOfRange);
+        assert_eq!(limited.backward(Kind::None, &Json::from(9)), Ok(Value::Int(9)));
+        let inverted = Conversion::new(&model::Point { invert: true, ..model::Point::default() });
+        assert_eq!(inverted.backward(Kind::None, &Json::from(1)), Ok(Value::Bool(false)));
+        assert_eq!(inverted.backward(Kind::None, &Json::from(true)), Ok(Value::Bool(false)));
     }
 
     #[test]

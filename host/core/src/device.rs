@@ -160,7 +160,9 @@ impl Core {
     fn step_failed(&mut self, device: DeviceId, work: &Work, kind: FailureKind, text: &str) {
         match (work, kind) {
             (Work::Probe, FailureKind::Unsupported) => self.cannot_probe(device),
-            (Work::Probe, FailureKind::Refused | FailureKind::Cancelled) => self.probed(device),
+            (Work::Probe, FailureKind::Refused) => self.probed(device),
+            // Nothing was asked of the device, so nothing proves that it lives.
+            (Work::Probe, FailureKind::Cancelled) => self.devices[device].probing = false,
             (Work::Subscribe, FailureKind::Unsupported) => self.subscribed(device, &Done::default()),
             _ => self.consequence(device, kind, text),
         }
@@ -169,16 +171,17 @@ impl Core {
     /// What a failure means for the device, and for those that share its endpoint (one place for all requests).
     pub(crate) fn consequence(&mut self, device: DeviceId, kind: FailureKind, text: &str) {
         match kind {
-            FailureKind::Session => match self.devices[device].channel {
-                Some(channel) => self.lose_channel(channel, text),
-                None => self.lose_device(device, text),
-            },
+            // The session of the whole endpoint is over: a driver drops it after a missed deadline and after a bug too.
+            FailureKind::Session | FailureKind::Deadline | FailureKind::Bug => {
+                match self.devices[device].channel {
+                    Some(channel) => self.lose_channel(channel, text),
+                    None => self.lose_device(device, text),
+                }
+            }
             FailureKind::Configuration | FailureKind::Unsupported => self.fail_device(device, text),
-            FailureKind::Refused
-            | FailureKind::NoAnswer
-            | FailureKind::Deadline
-            | FailureKind::Cancelled
-            | FailureKind::Bug => self.lose_device(device, text),
+            FailureKind::Refused | FailureKind::NoAnswer | FailureKind::Cancelled => {
+                self.lose_device(device, text);
+            }
         }
     }
 
@@ -304,6 +307,13 @@ impl Core {
 
     pub(crate) fn set_reason(&mut self, device: DeviceId, reason: &str) {
         self.devices[device].reason = clipped(reason.to_owned());
+    }
+
+    /// Why a device that tries to run cannot; one that failed or is switched off keeps its own reason.
+    pub(crate) fn set_trouble(&mut self, device: DeviceId, reason: &str) {
+        if !matches!(self.devices[device].phase, Phase::Failed | Phase::Maintenance) {
+            self.set_reason(device, reason);
+        }
     }
 
     /// The device cannot run until something is changed.

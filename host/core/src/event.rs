@@ -32,8 +32,8 @@ pub(crate) fn verdict(point: &Point, kind: Kind, ts_ns: i64, gateway: bool, caus
     let event = cause.is_event() && (kind.is_event_kind() || point.event);
     let asked = matches!(cause, Cause::Poll | Cause::Resync);
     // The state of a point that was lost is taken whatever its time: anything newer is gone. Only events stay in order.
-    let holds = point.refreshed_ns != 0 && (event || !point.is_lost());
-    let late = !asked && !gateway && holds && ts_ns < point.source_ns;
+    let holds = event || !point.is_lost();
+    let late = !asked && !gateway && holds && point.source_ns.is_some_and(|held_ns| ts_ns < held_ns);
     match (event, late) {
         (true, true) => Verdict::LateEvent,
         (true, false) => Verdict::Event,
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     fn point() -> Point {
-        Point { source_ns: 100, refreshed_ns: 1, ..Point::default() }
+        Point { source_ns: Some(100), ..Point::default() }
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl Core {
         point.refreshed_ns = self.now.mono_ns;
         point.ts_ns = ts_ns;
         if !Flags(marks).gateway_time() {
-            point.source_ns = ts_ns;
+            point.source_ns = Some(ts_ns);
         }
         point.marks = marks;
         // A bad sample without a value keeps the last one and its time.

@@ -65,6 +65,7 @@ impl Core {
         }
         self.switches.blocked.remove(name);
         self.switches.substituted.remove(name);
+        self.switches.substituted_kinds.remove(name);
         let wall_ns = self.now.wall_ns;
         let (event, value) = match what {
             None => {
@@ -80,6 +81,7 @@ impl Core {
                 let value = substitute_value(self.shown_kind(point), &json);
                 self.points[point].substitute(&value, wall_ns);
                 self.switches.substituted.insert(name.to_owned(), json.clone());
+                self.switches.substituted_kinds.insert(name.to_owned(), value.kind().as_str().to_owned());
                 ("substitute", json)
             }
         };

@@ -21,11 +21,13 @@ impl Core {
         }
         let next_ns = self.next_due(group);
         self.schedule.add(Due { at_ns: next_ns, ..due });
+        if self.groups[group].refused_until_ns > self.now.mono_ns {
+            return;
+        }
         let interval_ns = self.schedule.ticks(self.groups[group].interval_ns) * self.tick_ns();
         // Turns between this one and the next that the host was too late for.
         let turns = (next_ns - due.at_ns) / interval_ns.max(1);
-        let refused = self.groups[group].refused_until_ns > self.now.mono_ns;
-        let missed = if refused { 0 } else { turns.saturating_sub(1) };
+        let missed = turns.saturating_sub(1);
         let counters = &mut self.devices[device].counters;
         counters.polls_due += 1 + missed;
         counters.polls_skipped += missed;

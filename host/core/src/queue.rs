@@ -100,7 +100,7 @@ pub(crate) struct Queue {
     in_flight: usize,
     bytes: u64,
     /// Records below this number were accepted before the last connect: the backlog.
-    pub(crate) replay_below: u64,
+    replay_below: u64,
 }
 
 impl Queue {
@@ -213,9 +213,12 @@ impl Queue {
 
     /// Everything on its way must be sent again, from the oldest on. Returns what that is.
     pub(crate) fn send_all_again(&mut self) -> Vec<(u64, Settled)> {
-        let again = self.again_from(self.base);
+        self.again_from(self.base)
+    }
+
+    /// The far side is up: what waits now is the backlog.
+    pub(crate) fn begin_replay(&mut self) {
         self.replay_below = self.next_number();
-        again
     }
 
     /// A delivery that began with `first` was not taken: it and what was sent after it must be sent again.
@@ -455,6 +458,7 @@ pub(crate) mod tests {
         queue.next_delivery(10, |_| false);
         queue.settle(2);
         queue.send_all_again();
+        queue.begin_replay();
         let delivery = queue.next_delivery(10, |_| false).unwrap();
         assert_eq!(numbers(&delivery), (1, vec![0]));
         assert_eq!(delivery.flags, busbar_contract::batch::REPLAY);

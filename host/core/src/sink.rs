@@ -348,6 +348,7 @@ impl Core {
         state.reason.clear();
         state.since_wall_ns = self.now.wall_ns;
         state.queue.rewind();
+        state.queue.begin_replay();
         if std::mem::replace(&mut state.snapshot_due, false) {
             self.snapshot(sink);
         } else {

@@ -24,6 +24,10 @@ pub struct Switches {
     pub blocked: BTreeSet<String>,
     /// Substituted points with their value, JSON form.
     pub substituted: BTreeMap<String, Json>,
+    /// Kind of each substituted value: nothing was read yet when it is laid over the point after a restart. Absent in
+    /// documents of older versions.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub substituted_kinds: BTreeMap<String, String>,
     /// Maintenance of devices, where an operator switched it.
     pub maintenance: BTreeMap<String, bool>,
 }
@@ -60,6 +64,7 @@ mod tests {
             locked: Some(true),
             blocked: ["a/b".to_owned()].into(),
             substituted: [("a/c".to_owned(), Json::from(1.5))].into(),
+            substituted_kinds: [("a/c".to_owned(), "float32".to_owned())].into(),
             maintenance: [("d".to_owned(), true)].into(),
         };
         assert_eq!(Switches::parse(&switches.to_bytes()), Ok(switches));

@@ -98,7 +98,7 @@ impl Core {
             return;
         }
         point.cell = cell;
-        (point.ts_ns, point.value_ts_ns, point.source_ns) = (wall_ns, wall_ns, wall_ns);
+        (point.ts_ns, point.value_ts_ns) = (wall_ns, wall_ns);
         point.refreshed_ns = now_ns;
         point.host_quality = unsynced;
         let cause = if event { Cause::DataChange } else { Cause::Host };

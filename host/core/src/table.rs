@@ -109,7 +109,7 @@ pub(crate) struct Point {
     pub(crate) ts_ns: i64,
     pub(crate) value_ts_ns: i64,
     /// Source time of the last sample taken: what makes another one late.
-    pub(crate) source_ns: i64,
+    pub(crate) source_ns: Option<i64>,
     pub(crate) marks: u8,
     pub(crate) device_quality: Quality,
     pub(crate) host_quality: Quality,

@@ -83,6 +83,10 @@ pub struct DeviceView<'a> {
     pub peer: &'a str,
     /// Number of points.
     pub points: usize,
+    /// Free text of the configuration; may be empty.
+    pub description: &'a str,
+    /// Labels of the configuration.
+    pub labels: &'a [(String, String)],
     /// Its counters.
     pub counters: DeviceCounters,
 }

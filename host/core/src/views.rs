@@ -98,6 +98,8 @@ impl Core {
                 since_ns: device.since_wall_ns,
                 peer: &device.peer,
                 points: device.count as usize,
+                description: &config.description,
+                labels: &config.labels,
                 counters: device.counters,
             })
             .collect()

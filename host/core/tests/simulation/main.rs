@@ -3,6 +3,14 @@
 //!
 //! A failing seed is printed with the last steps. `BUSBAR_SIM_SEED=n` runs one history, `BUSBAR_SIM_HISTORIES=n` more
 //! of them.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test: the numbers are the model's own, and a wrong one must fail loudly"
+)]
 
 mod checks;
 mod driver;
