@@ -7,5 +7,6 @@ pub mod control;
 pub mod edge;
 pub mod lock;
 pub mod logging;
+mod memory;
 pub mod notify;
 pub mod rows;

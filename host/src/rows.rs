@@ -87,8 +87,11 @@ pub fn devices(core: &Core) -> Vec<Json> {
 
 fn device(view: &DeviceView<'_>) -> Json {
     let counters = view.counters;
+    let labels = view.labels.iter().map(|(key, value)| (key.clone(), json!(value)));
     json!({
         "name": view.name,
+        "description": view.description,
+        "labels": Json::Object(labels.collect()),
         "driver": view.driver,
         "endpoint": view.endpoint,
         "state": view.state.as_str(),

@@ -17,7 +17,7 @@ use crate::{
     stale::StaleHeap,
     state::{Device, Group, Oddities, Phase, Plugin, PluginStatus},
     system::SystemPoints,
-    table::{LOST, Point},
+    table::{LOST, Point, Stamp},
     time::{SECOND, ns},
     timers::{Timer, Timers},
     view::DeviceCounters,
@@ -70,6 +70,9 @@ impl Core {
             touched_sinks: Vec::new(),
             settled_commits: Vec::new(),
             clock_synced: true,
+            clock_known: false,
+            cancels: BTreeMap::new(),
+            unlocking: None,
             stopping: false,
             oddities: Oddities::default(),
         };
@@ -229,14 +232,14 @@ impl Core {
         let switches = self.switches.clone();
         for name in &switches.blocked {
             if let Some(point) = self.names.get(name) {
-                self.points[*point].block(self.now.wall_ns);
+                self.points[*point].block(Stamp::new(self.now.wall_ns, self.clock_synced));
             }
         }
         for (name, json) in &switches.substituted {
             if let Some(point) = self.names.get(name).copied() {
                 let kind = switches.substituted_kinds.get(name).and_then(|kind| Kind::from_name(kind));
                 let value = crate::operator::substitute_value(kind, json);
-                self.points[point].substitute(&value, self.now.wall_ns);
+                self.points[point].substitute(&value, Stamp::new(self.now.wall_ns, self.clock_synced));
             }
         }
         for device in self.devices.ids() {

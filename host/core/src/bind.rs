@@ -151,7 +151,9 @@ impl Core {
         let before = point.underlying();
         point.device_quality = REFUSED;
         point.refreshed_ns = now_ns;
-        point.host_quality = busbar_contract::Quality::GOOD;
+        // A point that stays refused keeps its stamp, and what was said about that stamp.
+        let unsynced = before.0 & busbar_contract::Quality::CLOCK_UNSYNCED.0;
+        point.host_quality = busbar_contract::Quality(unsynced);
         if before != point.underlying() || cause == Cause::Resync {
             point.ts_ns = wall_ns;
             point.marks = busbar_contract::Flags::GATEWAY_TIME;

@@ -55,11 +55,6 @@ impl Core {
             issued_ns: command.issued_ns,
             expires_ns: command.expires_ns,
         };
-        if let Some(refused) = command.refused {
-            // The sink refuses by itself; the host only writes it down, whatever the stage says.
-            let refusal = (refused.reason.unwrap_or(Reason::Unsupported), clipped(refused.text));
-            return self.refuse(&asker, routed, &origin, command.action, &command.value, refusal);
-        }
         let Some(point) = routed else {
             let text = "the sink has no such point";
             return self.refuse(
@@ -240,6 +235,9 @@ impl Core {
 
     /// The audit line is on disk: the command leaves, if everything still holds.
     pub(crate) fn audited(&mut self, audit: u64, error: &str) {
+        if let Some(cancel) = self.cancels.remove(&audit) {
+            return self.cancel_audited(cancel, error);
+        }
         let Some(id) = self.audits.remove(&audit) else { return };
         let Some(command) = self.commands.get(&id) else { return };
         if command.phase != CommandPhase::Auditing {
@@ -525,13 +523,20 @@ impl Core {
         line
     }
 
-    /// A line of the audit log that nobody waits for.
-    pub(crate) fn audit_note(&mut self, event: &str, point: PointId, origin: &Origin, text: &str) {
+    /// A line of the audit log about something the host does by itself.
+    pub(crate) fn audit_note(
+        &mut self,
+        audit: u64,
+        event: &str,
+        point: PointId,
+        origin: &Origin,
+        text: &str,
+    ) {
         let line = json!({
             "ts": rfc3339(self.now.wall_ns), "event": event, "point": self.full_name(point), "origin": origin,
             "text": text,
         });
-        self.out.push(Output::Audit { audit: 0, line });
+        self.out.push(Output::Audit { audit, line });
     }
 
     /// It waited for its turn and cannot leave any more.

@@ -11,7 +11,7 @@ use crate::{
     backoff,
     output::LogLevel,
     state::{ChannelPhase, Outcome, Pending, Phase, Work},
-    table::{BLOCKED, LOST},
+    table::{BLOCKED, LOST, Stamp},
     time::{SECOND, ns},
     timers::Timer,
     view::DeviceState,
@@ -298,7 +298,7 @@ impl Core {
     /// Host bits of every point of the device.
     pub(crate) fn invalidate(&mut self, device: DeviceId, quality: busbar_contract::Quality) {
         for point in self.point_ids(device) {
-            if self.points[point].set_host(quality, self.now.wall_ns) {
+            if self.points[point].set_host(quality, Stamp::new(self.now.wall_ns, self.clock_synced)) {
                 self.emit_host(point);
             }
         }

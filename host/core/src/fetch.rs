@@ -183,7 +183,7 @@ impl Core {
             Outcome::Failed(failure) => {
                 self.fetch_failed(id, &failure.text);
                 use busbar_contract::FailureKind as Kind;
-                if matches!(failure.kind, Kind::Session | Kind::NoAnswer) {
+                if matches!(failure.kind, Kind::Session | Kind::NoAnswer | Kind::Deadline | Kind::Bug) {
                     self.consequence(device, failure.kind, &failure.text);
                 }
             }

@@ -13,7 +13,7 @@ use crate::{
     output::LogLevel,
     route::Outgoing,
     state::{Owner, Work},
-    table::{Blob, Cell, Overlay},
+    table::{Blob, Cell, Overlay, Stamp},
     time::ns,
 };
 
@@ -293,7 +293,7 @@ impl Core {
             return;
         }
         let quality = without_old_data(point.host_quality);
-        if point.set_host(quality, self.now.wall_ns) {
+        if point.set_host(quality, Stamp::new(self.now.wall_ns, self.clock_synced)) {
             self.emit_host(id);
         }
     }
@@ -331,7 +331,7 @@ impl Core {
                 continue;
             }
             let quality = point.host_quality.worst(crate::table::GAP);
-            if point.set_host(quality, self.now.wall_ns) {
+            if point.set_host(quality, Stamp::new(self.now.wall_ns, self.clock_synced)) {
                 self.emit_host(*id);
             }
         }

@@ -12,6 +12,7 @@ use crate::{
     output::{LogLevel, Reply, StoreAction},
     state::StoreWait,
     switches,
+    table::Stamp,
 };
 
 /// Most points that may be blocked or substituted at once (G9).
@@ -45,10 +46,17 @@ impl Core {
     }
 
     fn lock(&mut self, id: u64, locked: bool, origin: &Origin) {
-        self.switches.locked = Some(locked);
-        self.switched(if locked { "lock" } else { "unlock" }, "", origin, &Json::Null);
-        self.set_locked_point();
-        self.done(id);
+        if locked {
+            // At once: a lock that cannot be stored is in force all the same. It overtakes an unlock that is being stored.
+            self.unlocking = None;
+            self.switches.locked = Some(true);
+            self.set_locked_point();
+            self.switched(id, "lock", "", origin, &Json::Null);
+        } else {
+            // Not before it is on disk: after a restart nobody may find commands locked that were enabled, or the reverse.
+            self.unlocking = Some(self.next_command);
+            self.switched(id, "unlock", "", origin, &Json::Null);
+        }
     }
 
     fn overlay(&mut self, id: u64, name: &str, what: Option<Option<Json>>, origin: &Origin) {
@@ -66,20 +74,20 @@ impl Core {
         self.switches.blocked.remove(name);
         self.switches.substituted.remove(name);
         self.switches.substituted_kinds.remove(name);
-        let wall_ns = self.now.wall_ns;
+        let stamp = Stamp::new(self.now.wall_ns, self.clock_synced);
         let (event, value) = match what {
             None => {
-                self.points[point].uncover(wall_ns);
+                self.points[point].uncover(stamp);
                 ("unblock", Json::Null)
             }
             Some(None) => {
                 self.switches.blocked.insert(name.to_owned());
-                self.points[point].block(wall_ns);
+                self.points[point].block(stamp);
                 ("block", Json::Null)
             }
             Some(Some(json)) => {
                 let value = substitute_value(self.shown_kind(point), &json);
-                self.points[point].substitute(&value, wall_ns);
+                self.points[point].substitute(&value, stamp);
                 self.switches.substituted.insert(name.to_owned(), json.clone());
                 self.switches.substituted_kinds.insert(name.to_owned(), value.kind().as_str().to_owned());
                 ("substitute", json)
@@ -90,8 +98,7 @@ impl Core {
         if let Some(group) = self.points[point].group {
             self.read_now(group);
         }
-        self.switched(event, name, origin, &value);
-        self.done(id);
+        self.switched(id, event, name, origin, &value);
     }
 
     fn shown_kind(&self, point: crate::arena::PointId) -> Option<busbar_contract::Kind> {
@@ -104,8 +111,7 @@ impl Core {
         };
         self.switches.maintenance.insert(device.to_owned(), on);
         self.set_maintenance(number, on);
-        self.switched("maintenance", device, origin, &Json::Bool(on));
-        self.done(id);
+        self.switched(id, "maintenance", device, origin, &Json::Bool(on));
     }
 
     fn frame_log(&mut self, id: u64, device: &str, on: bool) {
@@ -125,22 +131,60 @@ impl Core {
         self.tell(self.channels[channel].instance, 0, Request::FrameLog(body));
     }
 
-    /// Audited and stored.
-    fn switched(&mut self, event: &str, about: &str, origin: &Origin, value: &Json) {
+    /// Audited and stored; answered when it is on disk.
+    fn switched(&mut self, id: u64, event: &str, about: &str, origin: &Origin, value: &Json) {
         let line = json!({
             "ts": rfc3339(self.now.wall_ns), "event": event, "about": about, "value": value, "origin": origin,
         });
         self.out.push(Output::Audit { audit: 0, line });
+        self.store_switches(StoreWait::Switches { id: Some(id) });
+        self.log(LogLevel::Info, ("switch", self.next_command), vec![], format!("operator: {event} {about}"));
+    }
+
+    /// Writes the switches as they are to be: with an unlock that waits for the disk.
+    fn store_switches(&mut self, wait: StoreWait) {
         let store = self.next_command;
         self.next_command += 1;
-        self.stores.insert(store, StoreWait::Switches);
+        let mut wanted = self.switches.clone();
+        if self.unlocking.is_some() {
+            wanted.locked = Some(false);
+        }
+        self.stores.insert(store, wait);
         self.out.push(Output::Store {
             store,
             owner: switches::OWNER.into(),
             key: switches::KEY.into(),
-            action: StoreAction::Put(self.switches.to_bytes()),
+            action: StoreAction::Put(wanted.to_bytes()),
         });
-        self.log(LogLevel::Info, ("switch", self.next_command), vec![], format!("operator: {event} {about}"));
+    }
+
+    /// The switches are on disk, or not: only now the operator hears of it.
+    pub(crate) fn switches_stored(&mut self, store: u64, id: Option<u64>, error: Option<String>) {
+        let unlocking = self.unlocking == Some(store);
+        if unlocking {
+            self.unlocking = None;
+        }
+        let Some(error) = error else {
+            if unlocking {
+                self.switches.locked = Some(false);
+                self.set_locked_point();
+            }
+            if let Some(id) = id {
+                self.done(id);
+            }
+            return;
+        };
+        let consequence =
+            if unlocking { "commands stay locked" } else { "the switch holds until the next restart only" };
+        let text = format!("operator switches could not be stored, {consequence}: {error}");
+        if unlocking {
+            // A document written meanwhile may say unlocked.
+            self.store_switches(StoreWait::Switches { id: None });
+        }
+        if let Some(id) = id {
+            self.failed(id, &text);
+        }
+        self.log(LogLevel::Error, ("store", 0), vec![], text);
     }
 
     fn done(&mut self, id: u64) {

@@ -11,7 +11,7 @@ use crate::{
     output::LogLevel,
     schedule::{self, Due},
     state::{Outcome, Pending, Phase, Work},
-    table::MISSING,
+    table::{MISSING, Stamp},
     timers::Timer,
 };
 
@@ -162,7 +162,7 @@ impl Core {
             if cause == Cause::Resync && self.points[id].session != session {
                 self.answered(id);
                 self.points[id].refreshed_ns = self.now.mono_ns;
-                if self.points[id].set_host(MISSING, self.now.wall_ns) {
+                if self.points[id].set_host(MISSING, Stamp::new(self.now.wall_ns, self.clock_synced)) {
                     self.emit_host(id);
                 }
             }

@@ -8,7 +8,8 @@ use busbar_contract::{Action, Origin, Request, Value, request::Command as Comman
 use crate::{
     Core,
     arena::{DeviceId, Id, PointId},
-    state::{Selection, Work},
+    output::LogLevel,
+    state::{Queued, Selection, Work},
     time::ns,
     timers::Timer,
 };
@@ -55,8 +56,26 @@ impl Core {
         let Some(device) = self.points[point].device else { return };
         if selection.at_device && self.is_online(device) {
             let origin = selection.origin;
-            self.audit_note("cancel", point, &origin, &format!("selection ended: {why}"));
-            self.ask(device, Work::CancelSelection { point, origin });
+            let audit = self.next_command;
+            self.next_command += 1;
+            self.audit_note(audit, "cancel", point, &origin, &format!("selection ended: {why}"));
+            let session = self.devices[device].session;
+            let work = Work::CancelSelection { point, origin };
+            self.cancels.insert(audit, Queued { device, session, work });
+        }
+    }
+
+    /// The audit line of a cancel is on disk: it leaves. Without its line nothing leaves, and the device's own time-out ends
+    /// the selection there.
+    pub(crate) fn cancel_audited(&mut self, cancel: Queued, error: &str) {
+        if !error.is_empty() {
+            let name = self.device_name(cancel.device.number()).unwrap_or_default().to_owned();
+            let text =
+                format!("a selection is not cancelled, because the audit log cannot be written: {error}");
+            return self.log(LogLevel::Error, ("audit", 0), vec![("device", name)], text);
+        }
+        if self.is_online(cancel.device) && self.devices[cancel.device].session == cancel.session {
+            self.ask(cancel.device, cancel.work);
         }
     }
 

@@ -12,7 +12,7 @@ use busbar_contract::Quality;
 use crate::{
     Core,
     arena::{GroupId, PointId},
-    table::{EXPIRED, STALE},
+    table::{EXPIRED, STALE, Stamp},
     time::on_grid,
 };
 
@@ -84,7 +84,7 @@ impl Core {
         };
         let base = point.host_quality.without_detail(Quality::OLD_DATA);
         let quality = base.worst(bits);
-        if point.set_host(quality, self.now.wall_ns) {
+        if point.set_host(quality, Stamp::new(self.now.wall_ns, self.clock_synced)) {
             self.emit_host(id);
         }
         next

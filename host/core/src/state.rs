@@ -321,9 +321,18 @@ pub(crate) struct Fetch {
 /// Who waits for the durable store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StoreWait {
-    Put { instance: u64, request: u64 },
-    Get { instance: u64, request: u64 },
-    Switches,
+    Put {
+        instance: u64,
+        request: u64,
+    },
+    Get {
+        instance: u64,
+        request: u64,
+    },
+    /// The operator's switches; `id` waits for the answer.
+    Switches {
+        id: Option<u64>,
+    },
 }
 
 /// A batch pushed with a token.

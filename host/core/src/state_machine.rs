@@ -22,7 +22,7 @@ use crate::{
     stale::StaleHeap,
     state::{
         Channel, Command, Commit, Device, Endpoint, Fetch, Group, Instance, Oddities, Owner, Pending, Plugin,
-        StoreWait,
+        Queued, StoreWait,
     },
     system::SystemPoints,
     table::Point,
@@ -65,6 +65,10 @@ pub struct Core {
     pub(crate) busy: BTreeMap<PointId, u64>,
     pub(crate) selections: Selections,
     pub(crate) audits: BTreeMap<u64, u64>,
+    /// Cancels of selections that the host ends, by the audit line they wait for.
+    pub(crate) cancels: BTreeMap<u64, Queued>,
+    /// The stored document that unlocks commands as soon as it is on disk.
+    pub(crate) unlocking: Option<u64>,
     pub(crate) fetches: BTreeMap<u64, Fetch>,
     pub(crate) stores: BTreeMap<u64, StoreWait>,
     pub(crate) commits: BTreeMap<u32, Commit>,
@@ -75,6 +79,8 @@ pub struct Core {
     /// Tokens whose records were confirmed or lost in this step.
     pub(crate) settled_commits: Vec<(u32, bool)>,
     pub(crate) clock_synced: bool,
+    /// The state of the clock was told at least once.
+    pub(crate) clock_known: bool,
     pub(crate) stopping: bool,
     pub(crate) oddities: Oddities,
 }

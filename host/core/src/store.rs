@@ -94,12 +94,7 @@ impl Core {
     pub(crate) fn stored(&mut self, store: u64, result: Result<Option<Vec<u8>>, String>) {
         let Some(wait) = self.stores.remove(&store) else { return };
         let (instance, request, answer) = match (wait, result) {
-            (StoreWait::Switches, Ok(_)) => return,
-            (StoreWait::Switches, Err(error)) => {
-                let text =
-                    format!("operator switches could not be stored and will not survive a restart: {error}");
-                return self.log(LogLevel::Error, ("store", 0), vec![], text);
-            }
+            (StoreWait::Switches { id }, result) => return self.switches_stored(store, id, result.err()),
             (StoreWait::Put { instance, request }, result) => {
                 (instance, request, AnswerTo::StatePut { error: result.err().unwrap_or_default() })
             }

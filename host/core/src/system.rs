@@ -19,7 +19,7 @@ use crate::{
     route::Outgoing,
     sink::SinkPhase,
     state::{ChannelPhase, Owner},
-    table::{Cell, Point},
+    table::{Cell, Point, Stamp},
     time::SECOND,
     timers::Timer,
 };
@@ -141,8 +141,16 @@ impl Core {
     }
 
     pub(crate) fn clock_state(&mut self, synchronised: bool) {
+        let first = !std::mem::replace(&mut self.clock_known, true);
         if std::mem::replace(&mut self.clock_synced, synchronised) == synchronised {
             return;
+        }
+        if first {
+            // What was stamped before anybody knew: the points as they were at the start.
+            let stamp = Stamp::new(self.now.wall_ns, synchronised);
+            for point in self.points.values_mut().filter(|point| point.refreshed_ns == 0) {
+                point.stamp(stamp);
+            }
         }
         if let Some(point) = self.system.clock_synced {
             self.set_system(point, &Value::Bool(synchronised), false);

@@ -82,6 +82,27 @@ pub(crate) struct Covered {
     pub(crate) cell: Cell,
     pub(crate) ts_ns: i64,
     pub(crate) value_ts_ns: i64,
+    /// `ts_ns` was taken while the clock was not synchronised.
+    unsynced: Quality,
+}
+
+/// The gateway's time at which it changes something, and whether that time can be trusted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    wall_ns: i64,
+    unsynced: bool,
+}
+
+impl Stamp {
+    pub(crate) const fn new(wall_ns: i64, clock_synced: bool) -> Self {
+        Self { wall_ns, unsynced: !clock_synced }
+    }
+
+    /// `quality` with the bit that speaks about this stamp.
+    const fn mark(self, quality: Quality) -> Quality {
+        let quality = quality.without_detail(Quality::CLOCK_UNSYNCED);
+        if self.unsynced { quality.with(Quality::CLOCK_UNSYNCED) } else { quality }
+    }
 }
 
 /// Where a sample of this point goes: sink and slot within the sink.
@@ -135,9 +156,11 @@ impl Point {
     pub(crate) fn quality(&self) -> Quality {
         match self.overlay {
             Overlay::None => self.underlying(),
-            Overlay::Blocked(_) if self.is_lost() => BLOCKED.with(Quality::COMM_LOST),
-            Overlay::Blocked(_) => BLOCKED,
-            Overlay::Substituted(_) => Quality::SUBSTITUTED,
+            Overlay::Blocked(covered) if self.is_lost() => {
+                BLOCKED.with(Quality::COMM_LOST).with(covered.unsynced)
+            }
+            Overlay::Blocked(covered) => BLOCKED.with(covered.unsynced),
+            Overlay::Substituted(covered) => Quality::SUBSTITUTED.with(covered.unsynced),
         }
     }
 
@@ -160,35 +183,52 @@ impl Point {
     }
 
     /// An operator blocks the point: what it shows stays.
-    pub(crate) fn block(&mut self, wall_ns: i64) {
-        let covered = Covered { cell: self.cell.clone(), ts_ns: wall_ns, value_ts_ns: self.value_ts_ns };
+    pub(crate) fn block(&mut self, stamp: Stamp) {
+        let covered = Covered {
+            cell: self.cell.clone(),
+            ts_ns: stamp.wall_ns,
+            value_ts_ns: self.value_ts_ns,
+            unsynced: stamp.mark(Quality::GOOD),
+        };
         self.overlay = Overlay::Blocked(covered);
     }
 
     /// An operator enters a value.
-    pub(crate) fn substitute(&mut self, value: &Value, wall_ns: i64) {
-        self.overlay =
-            Overlay::Substituted(Covered { cell: Cell::of(value), ts_ns: wall_ns, value_ts_ns: wall_ns });
+    pub(crate) fn substitute(&mut self, value: &Value, stamp: Stamp) {
+        self.overlay = Overlay::Substituted(Covered {
+            cell: Cell::of(value),
+            ts_ns: stamp.wall_ns,
+            value_ts_ns: stamp.wall_ns,
+            unsynced: stamp.mark(Quality::GOOD),
+        });
     }
 
     /// The point shows the device again.
-    pub(crate) fn uncover(&mut self, wall_ns: i64) {
+    pub(crate) fn uncover(&mut self, stamp: Stamp) {
         self.overlay = Overlay::None;
-        self.ts_ns = wall_ns;
-        self.marks = Flags::GATEWAY_TIME;
+        self.stamp(stamp);
     }
 
-    /// The host's bits change at `wall_ns`: value and its source time are kept (SEMANTICS 2). True if it made a difference.
-    pub(crate) fn set_host(&mut self, quality: Quality, wall_ns: i64) -> bool {
-        if self.host_quality == quality {
+    /// The sample is the gateway's from now on.
+    pub(crate) fn stamp(&mut self, stamp: Stamp) {
+        self.ts_ns = stamp.wall_ns;
+        self.marks = Flags::GATEWAY_TIME;
+        self.host_quality = stamp.mark(self.host_quality);
+        if let Overlay::Blocked(covered) | Overlay::Substituted(covered) = &mut self.overlay {
+            covered.ts_ns = stamp.wall_ns;
+            covered.unsynced = stamp.mark(Quality::GOOD);
+        }
+    }
+
+    /// The host's bits change: value and its source time are kept (SEMANTICS 2). True if it made a difference; the state
+    /// of the clock alone makes none.
+    pub(crate) fn set_host(&mut self, quality: Quality, stamp: Stamp) -> bool {
+        let bare = |quality: Quality| quality.without_detail(Quality::CLOCK_UNSYNCED);
+        if bare(self.host_quality) == bare(quality) {
             return false;
         }
         self.host_quality = quality;
-        self.ts_ns = wall_ns;
-        self.marks = Flags::GATEWAY_TIME;
-        if let Overlay::Blocked(covered) | Overlay::Substituted(covered) = &mut self.overlay {
-            covered.ts_ns = wall_ns;
-        }
+        self.stamp(stamp);
         true
     }
 
@@ -212,29 +252,52 @@ impl Point {
 mod tests {
     use super::*;
 
+    fn at(wall_ns: i64) -> Stamp {
+        Stamp::new(wall_ns, true)
+    }
+
+    #[test]
+    fn what_the_gateway_stamps_says_whether_its_clock_is_synchronised() {
+        let unsynced = Stamp::new(5, false);
+        let mut point = Point::default();
+        assert!(point.set_host(LOST, unsynced));
+        assert_eq!(point.quality().to_string(), "invalid|comm_lost|clock_unsynced");
+        assert!(!point.set_host(LOST, at(6)), "the clock alone is no change");
+        assert!(point.set_host(STALE, at(7)));
+        assert_eq!(point.quality().to_string(), "questionable|old_data");
+        point.block(unsynced);
+        assert!(point.quality().contains(Quality::CLOCK_UNSYNCED));
+        point.substitute(&Value::Int(1), unsynced);
+        assert!(point.quality().contains(Quality::CLOCK_UNSYNCED));
+        point.uncover(unsynced);
+        assert!(point.quality().contains(Quality::CLOCK_UNSYNCED));
+        point.uncover(at(8));
+        assert!(!point.quality().contains(Quality::CLOCK_UNSYNCED));
+    }
+
     #[test]
     fn effective_quality_is_device_or_host_with_the_worse_validity() {
         let mut point =
             Point { device_quality: Quality::QUESTIONABLE.with(Quality::INACCURATE), ..Point::default() };
-        assert!(point.set_host(LOST, 5));
+        assert!(point.set_host(LOST, at(5)));
         assert_eq!(point.quality().to_string(), "invalid|inaccurate|comm_lost");
-        assert!(!point.set_host(LOST, 6));
+        assert!(!point.set_host(LOST, at(6)));
         assert_eq!(point.ts_ns, 5);
-        point.set_host(Quality::GOOD, 7);
+        point.set_host(Quality::GOOD, at(7));
         assert_eq!(point.quality().to_string(), "questionable|inaccurate", "recovery clears only host bits");
     }
 
     #[test]
     fn an_operator_hides_and_uncovers() {
         let mut point = Point { cell: Cell::of(&Value::Int(5)), ..Point::default() };
-        point.substitute(&Value::Int(7), 1);
+        point.substitute(&Value::Int(7), at(1));
         assert_eq!(point.shown().value(), Value::Int(7));
         assert_eq!(point.quality().to_string(), "good|substituted");
-        point.block(2);
+        point.block(at(2));
         point.cell = Cell::of(&Value::Int(6));
         assert_eq!(point.quality().to_string(), "invalid|operator_blocked");
         assert_eq!(point.shown().value(), Value::Int(5), "the value of that moment stays");
-        point.uncover(3);
+        point.uncover(at(3));
         assert_eq!((point.shown().value(), point.ts_ns), (Value::Int(6), 3));
     }
 

@@ -61,7 +61,7 @@ impl Access {
         };
         let sound = if devices.is_empty() {
             // A switch of the host: must work whatever is wrong with devices and plugins.
-            Sound { site: Site::default(), probed: Vec::new(), loaded: look }
+            Sound { site: Site::default(), probed: Vec::new(), host: look.host }
         } else {
             prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?
         };
@@ -122,7 +122,7 @@ fn through_host(data_dir: &Path, pid: &str) -> Result<Client, Failure> {
 
 impl Direct {
     fn start(sound: Sound, lock: DataDirLock, devices: &[&str], limit: Duration) -> Result<Self, Failure> {
-        let Sound { mut site, probed, loaded } = sound;
+        let Sound { mut site, probed, host } = sound;
         for device in devices {
             if !site.devices.iter().any(|known| known.name == *device) {
                 let known: Vec<&str> = site.devices.iter().map(|device| device.name.as_str()).collect();
@@ -134,8 +134,8 @@ impl Direct {
             }
         }
         let probed = reduce(&mut site, probed, devices);
-        let log_level = loaded.host.log.level.as_str().to_owned();
-        let data_dir = &loaded.host.data_dir;
+        let log_level = host.log.level.as_str().to_owned();
+        let data_dir = &host.data_dir;
         let start = Start { site, probed, data_dir, launcher: Launcher::default(), log_level };
         let edge = Edge::start(start).map_err(Failure::Config)?;
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use busbar_config::{Loaded, NoPlugins, Options};
+use busbar_config::{HostSettings, Loaded, NoPlugins, Options};
 use busbar_core::model::Site;
 use busbar_loader::{Launcher, Probed};
 
@@ -19,7 +19,7 @@ pub(crate) struct Prepared {
 pub(crate) struct Sound {
     pub(crate) site: Site,
     pub(crate) probed: Vec<Result<Probed, String>>,
-    pub(crate) loaded: Loaded,
+    pub(crate) host: HostSettings,
 }
 
 /// Reads the file for `[host]` only: where the data is, without asking any plugin.
@@ -33,9 +33,9 @@ pub(crate) fn prepare(
     strict: bool,
     stage: fn(&busbar_config::HostSettings) -> StageDir,
 ) -> Prepared {
-    let first = first_look(context);
-    let plugins = first.site.map(|site| site.plugins).unwrap_or_default();
-    let catalog = Catalog::new(&first.host.plugin_dirs, &plugins, stage(&first.host), Launcher::default());
+    let Loaded { site, host, .. } = first_look(context);
+    let plugins = site.map(|site| site.plugins).unwrap_or_default();
+    let catalog = Catalog::new(&host.plugin_dirs, &plugins, stage(&host), Launcher::default());
     catalog.examine_all(&plugins);
     let options = Options { strict, ..Options::default() };
     let loaded = busbar_config::load(&context.config, &catalog, &options);
@@ -54,8 +54,11 @@ pub(crate) fn checked<'a>(context: &Context, loaded: &'a Loaded) -> Result<&'a S
 
 /// Goes on with a configuration that has no errors.
 pub(crate) fn sound(context: &Context, prepared: Prepared) -> Result<Sound, Failure> {
-    let Prepared { loaded, catalog } = prepared;
-    let site = checked(context, &loaded)?.clone();
+    let Prepared { mut loaded, catalog } = prepared;
+    checked(context, &loaded)?;
+    let Some(site) = loaded.site.take() else { return Err(Failure::Told(EXIT_CONFIG)) };
+    // Sources and notes of a large site are as large as the site itself: they are not kept.
+    let host = loaded.host;
     let probed = catalog.probed(&site.plugins);
-    Ok(Sound { site, probed, loaded })
+    Ok(Sound { site, probed, host })
 }

@@ -31,6 +31,7 @@ use crate::{
     edge::{CoreHandle, Edge, Start},
     lock,
     logging::{self, Format},
+    memory,
     notify::{self, Notifier},
 };
 
@@ -39,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) fn run(context: &Context) -> Outcome {
     let sound = prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?;
-    let host = sound.loaded.host.clone();
+    let host = sound.host.clone();
     let format = match host.log.format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
@@ -172,6 +173,7 @@ async fn speak_to_manager(core: &CoreHandle, notifier: &Notifier) {
     }
     notifier.send("READY=1");
     tracing::info!("ready: every plugin is loaded or has failed with a reason");
+    memory::give_back();
     let Some(period) = notify::watchdog_period() else { return std::future::pending().await };
     loop {
         if core.query(|_, _| ()).await.is_ok() {

@@ -11,6 +11,7 @@ use super::{
     names::Names,
     plugin_log::PluginLog,
     plugins::News,
+    queue::Urgency,
 };
 
 /// Bytes of one sample on the waist.
@@ -48,7 +49,7 @@ impl HostCallbacks for Callbacks {
         };
         let Push { id: request, token, flags, samples } = push;
         let input = Input::Push(input::Push { instance, request, token, flags, samples });
-        match (self.inbox.put(room, input), pressure) {
+        match (self.inbox.put(room, input, Urgency::Collect), pressure) {
             (Some(Input::Push(input::Push { request: id, token, flags, samples, .. })), _) => {
                 Pushed::Refused(Push { id, token, flags, samples })
             }
@@ -61,7 +62,8 @@ impl HostCallbacks for Callbacks {
         let Some((room, pressure)) = self.inbox.reserve(self.plugin, instance, weight(&arrival)) else {
             return Admission::Refused;
         };
-        if self.inbox.put(room, self.input(instance, request, arrival)).is_some() {
+        let urgency = urgency(&arrival);
+        if self.inbox.put(room, self.input(instance, request, arrival), urgency).is_some() {
             return Admission::Refused;
         }
         match pressure {
@@ -77,7 +79,17 @@ impl HostCallbacks for Callbacks {
     fn down(&self, reason: &str) {
         let news = News::Down { plugin: self.plugin, start: self.start, reason: reason.to_owned() };
         // On a thread of the loader, which may wait.
-        self.inbox.send(Item::News(news));
+        self.inbox.send(Item::News(Box::new(news)));
+    }
+}
+
+/// Confirmations, figures and signs of life wait for the next turn; what somebody waits for does not.
+const fn urgency(arrival: &Arrival) -> Urgency {
+    match arrival {
+        Arrival::Event(Event::Ack { .. } | Event::Heartbeat(_) | Event::Metric(_) | Event::Metadata(_)) => {
+            Urgency::Lazy
+        }
+        Arrival::Event(_) | Arrival::Malformed(_) | Arrival::Lost { .. } => Urgency::Now,
     }
 }
 

@@ -16,7 +16,6 @@ use std::{
 
 use busbar_contract::{Event, Request, describe::Open};
 use busbar_core::{Core, Input, Output};
-use crossbeam_channel::Receiver;
 
 use super::{
     clock::{CLOCK_CHECK, Clock, synchronised},
@@ -27,6 +26,7 @@ use super::{
     operators::Operators,
     plugin_log::write_line,
     plugins::{News, Plugins},
+    queue::COLLECT,
 };
 
 /// Inputs taken in one turn.
@@ -49,8 +49,11 @@ pub(crate) struct Turns {
 pub(crate) struct CoreThread {
     pub(crate) core: Core,
     pub(crate) clock: Clock,
-    pub(crate) queue: Receiver<Item>,
     pub(crate) inbox: Arc<Inbox>,
+    /// What was taken from the inbox.
+    pub(crate) items: VecDeque<Item>,
+    /// Reads were submitted: their answers are collected for a moment.
+    pub(crate) collect: bool,
     pub(crate) names: Arc<Names>,
     pub(crate) plugins: Plugins,
     pub(crate) disk: Disk,
@@ -72,9 +75,9 @@ impl CoreThread {
     pub(crate) fn run(mut self) {
         self.plugins.load_all();
         while !self.is_finished() {
-            let first = self.wait();
+            self.wait();
             let begun = Instant::now();
-            self.take_all(first);
+            self.take_all();
             self.check_clock(begun);
             self.tick();
             self.carry_out();
@@ -87,48 +90,47 @@ impl CoreThread {
         self.stop_at.is_some_and(|deadline| self.core.is_stopped() || Instant::now() >= deadline)
     }
 
-    /// The next item, or nothing when it is time for a tick.
-    fn wait(&mut self) -> Option<Item> {
+    /// Sleeps until something came or it is time for a tick.
+    fn wait(&mut self) {
+        let collect = std::mem::take(&mut self.collect).then(|| Instant::now() + COLLECT);
+        if !self.items.is_empty() {
+            return;
+        }
         if !self.backlog.is_empty() {
-            return self.queue.try_recv().ok();
+            return self.inbox.queue().take_all(&mut self.items, None);
         }
         let wake = self.core.next_wake().and_then(|ns| self.clock.instant(ns));
-        let until = wake.unwrap_or(self.next_clock_check).min(self.next_clock_check);
-        let until = self.stop_at.map_or(until, |deadline| until.min(deadline));
-        // The inbox is held by this thread too, so its senders never all go away: an error is the time-out.
-        self.queue.recv_deadline(until).ok()
+        let until =
+            [wake, collect, self.stop_at].into_iter().flatten().fold(self.next_clock_check, Instant::min);
+        self.inbox.queue().take_all(&mut self.items, Some(until));
     }
 
-    fn take_all(&mut self, first: Option<Item>) {
+    fn take_all(&mut self) {
         for _ in 0..BURST {
             let Some(input) = self.backlog.pop_front() else { break };
             self.step(input);
         }
-        let mut next = first;
         for _ in 0..BURST {
-            let Some(item) = next else { break };
-            self.take(item);
-            next = self.queue.try_recv().ok();
-        }
-        if let Some(item) = next {
+            let Some(item) = self.items.pop_front() else { break };
             self.take(item);
         }
     }
 
     fn take(&mut self, item: Item) {
         match item {
-            Item::Plugin(room, input) => {
+            Item::Plugin(item) => {
+                let (room, input) = *item;
                 drop(room);
                 self.step(input);
             }
-            Item::Host(input) => self.step(input),
+            Item::Host(input) => self.step(*input),
             Item::Ask(asked) => {
-                if let Some(input) = self.operators.admit(asked) {
+                if let Some(input) = self.operators.admit(*asked) {
                     self.step(input);
                 }
             }
             Item::Query(look) => look(&self.core, self.clock.now()),
-            Item::News(news) => self.take_news(news),
+            Item::News(news) => self.take_news(*news),
         }
     }
 
@@ -231,8 +233,12 @@ impl CoreThread {
     fn carry_one(&mut self, output: Output) {
         let answer = match output {
             Output::Submit { .. } | Output::Deliver { .. } | Output::Stop { .. } => {
-                if let Output::Submit { body: Request::Attach(attach), .. } = &output {
-                    self.names.note_device(attach.device, &attach.name);
+                match &output {
+                    Output::Submit { body: Request::Attach(attach), .. } => {
+                        self.names.note_device(attach.device, &attach.name);
+                    }
+                    Output::Submit { body: Request::Read(_), .. } => self.collect = true,
+                    _ => {}
                 }
                 self.instances.send(output)
             }
@@ -279,6 +285,8 @@ impl CoreThread {
         if !self.core.is_stopped() {
             tracing::warn!("not everything stopped within {} s and is left behind", STOP_TIME.as_secs());
         }
+        // Senders that wait for room, and disk answers that nobody needs any more, must not block the end.
+        self.inbox.queue().close();
         drop(self.instances);
         for name in self.plugins.shutdown() {
             tracing::warn!(plugin = name, "its runtime did not end in time and is left behind");

@@ -128,7 +128,7 @@ impl CoreHandle {
     /// Sends a request of an operator.
     pub fn ask(&self, ask: Ask) -> Result<Replies, NotAnswered> {
         let (replies, answers) = mpsc::channel(MAX_UNREAD);
-        if self.inbox.try_send(Item::Ask(Asked { ask, replies })).is_some() {
+        if self.inbox.try_send(Item::Ask(Box::new(Asked { ask, replies }))).is_some() {
             return Err(NotAnswered);
         }
         Ok(Replies(answers))

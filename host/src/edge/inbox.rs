@@ -18,15 +18,17 @@ use std::{
     },
 };
 
+use super::{
+    operators::Asked,
+    plugins::News,
+    queue::{Queue, Urgency},
+};
 use busbar_core::{Core, Input, Now};
-use crossbeam_channel::{Receiver, Sender, bounded};
-
-use super::{operators::Asked, plugins::News};
 
 /// Items waiting for the core.
-const ITEMS: usize = 65_536;
+const ITEMS: usize = 16_384;
 /// Part of [`ITEMS`] that plugins cannot use.
-const RESERVED: usize = 4_096;
+const RESERVED: usize = 2_048;
 /// Items of one instance.
 pub(crate) const INSTANCE_ITEMS: usize = 1_024;
 /// Bytes of one instance; one batch may be larger when nothing else of it waits.
@@ -44,16 +46,18 @@ pub(crate) type Look = Box<dyn FnOnce(&Core, Now) + Send>;
 /// Something for the core thread.
 pub(crate) enum Item {
     /// From a plugin; gives back its room when taken.
-    Plugin(Room, Input),
+    Plugin(Box<(Room, Input)>),
     /// From the host itself.
-    Host(Input),
+    Host(Box<Input>),
     /// A request of an operator, with the way back.
-    Ask(Asked),
+    Ask(Box<Asked>),
     /// Looks at the core between two steps.
     Query(Look),
     /// About plugins and instances.
-    News(News),
+    News(Box<News>),
 }
+
+const _: () = assert!(size_of::<Item>() <= 24);
 
 /// Room taken by one item; dropping it gives the room back.
 pub(crate) struct Room {
@@ -85,23 +89,24 @@ pub(crate) enum Pressure {
 
 /// The sending side; shared by everything that talks to the core.
 pub(crate) struct Inbox {
-    items: Sender<Item>,
+    items: Queue<Item>,
     slots: RwLock<HashMap<(usize, u64), Arc<Slot>>>,
     total: Arc<AtomicUsize>,
 }
 
 impl Inbox {
-    pub(crate) fn new() -> (Arc<Self>, Receiver<Item>) {
-        let (items, queue) = bounded(ITEMS);
-        (Arc::new(Self { items, slots: RwLock::default(), total: Arc::default() }), queue)
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { items: Queue::new(ITEMS), slots: RwLock::default(), total: Arc::default() })
+    }
+
+    /// The receiving side, for the core thread: see [`Queue::take_all`].
+    pub(crate) const fn queue(&self) -> &Queue<Item> {
+        &self.items
     }
 
     /// Takes room for an item of `bytes` of an instance; `None` = refused.
     pub(crate) fn reserve(&self, plugin: usize, instance: u64, bytes: usize) -> Option<(Room, Pressure)> {
         let bytes = bytes + ITEM_BYTES;
-        if self.items.len() >= ITEMS - RESERVED {
-            return None;
-        }
         let slot = self.slot(plugin, instance);
         let total = self.total.fetch_add(bytes, Ordering::AcqRel);
         let items = slot.items.fetch_add(1, Ordering::AcqRel);
@@ -120,17 +125,17 @@ impl Inbox {
         Some((room, if congested { Pressure::Congested } else { Pressure::Free }))
     }
 
-    /// Queues what has room. Given back when the core thread is gone, or in the rare race for the last places.
-    pub(crate) fn put(&self, room: Room, input: Input) -> Option<Input> {
-        match self.try_send(Item::Plugin(room, input)) {
-            Some(Item::Plugin(_, input)) => Some(input),
+    /// Queues what has room. Given back when the core thread is gone, or the part for plugins is full.
+    pub(crate) fn put(&self, room: Room, input: Input, urgency: Urgency) -> Option<Input> {
+        match self.items.try_send(Item::Plugin(Box::new((room, input))), urgency, ITEMS - RESERVED) {
+            Some(Item::Plugin(item)) => Some(item.1),
             _ => None,
         }
     }
 
     /// Queues an item of the host; gives it back when there is no room.
     pub(crate) fn try_send(&self, item: Item) -> Option<Item> {
-        self.items.try_send(item).err().map(crossbeam_channel::TrySendError::into_inner)
+        self.items.try_send(item, Urgency::Now, ITEMS)
     }
 
     /// Queues an item of the host and waits for room. Not for the core thread itself.
@@ -158,19 +163,28 @@ impl Inbox {
     }
 }
 
+/// Closes the queue with the core thread, however it ends: nobody may wait for a receiver that is gone.
+pub(crate) struct Closer(pub(crate) Arc<Inbox>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.items.close();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn one_instance_is_bounded_and_others_are_not_touched() {
-        let (inbox, queue) = Inbox::new();
+        let inbox = Inbox::new();
         let mut congested = 0;
         let taken = (0..)
             .take_while(|_| match inbox.reserve(0, 7, 0) {
                 Some((room, pressure)) => {
                     congested += usize::from(pressure == Pressure::Congested);
-                    inbox.put(room, Input::Tick).is_none()
+                    inbox.put(room, Input::Tick, Urgency::Lazy).is_none()
                 }
                 None => false,
             })
@@ -179,13 +193,15 @@ mod tests {
         assert_eq!(congested, INSTANCE_ITEMS - INSTANCE_ITEMS / CONGESTED_PART);
         assert!(inbox.reserve(0, 8, 0).is_some());
         assert!(inbox.reserve(1, 7, 0).is_some());
-        drop(queue.try_recv().unwrap());
+        let mut all = std::collections::VecDeque::new();
+        inbox.queue().take_all(&mut all, None);
+        all.truncate(INSTANCE_ITEMS - 1);
         assert!(inbox.reserve(0, 7, 0).is_some());
     }
 
     #[test]
     fn bytes_are_bounded_but_one_large_batch_passes_alone() {
-        let (inbox, _queue) = Inbox::new();
+        let inbox = Inbox::new();
         let (large, _) = inbox.reserve(0, 1, INSTANCE_BYTES * 2).unwrap();
         assert!(inbox.reserve(0, 1, 1).is_none());
         drop(large);
@@ -205,16 +221,19 @@ mod tests {
 
     #[test]
     fn the_host_gets_through_when_plugins_are_refused() {
-        let (inbox, queue) = Inbox::new();
+        let inbox = Inbox::new();
         let mut instance = 1;
         loop {
             match inbox.reserve(0, instance, 0) {
-                Some((room, _)) => assert!(inbox.put(room, Input::Tick).is_none()),
-                None if inbox.depth() >= ITEMS - RESERVED => break,
+                Some((room, _)) => {
+                    if inbox.put(room, Input::Tick, Urgency::Lazy).is_some() {
+                        break;
+                    }
+                }
                 None => instance += 1,
             }
         }
-        assert!(inbox.try_send(Item::Host(Input::Tick)).is_none());
-        assert_eq!(queue.len(), ITEMS - RESERVED + 1);
+        assert!(inbox.try_send(Item::Host(Box::new(Input::Tick))).is_none());
+        assert_eq!(inbox.depth(), ITEMS - RESERVED + 1);
     }
 }

@@ -21,6 +21,7 @@ mod names;
 mod operators;
 mod plugin_log;
 mod plugins;
+mod queue;
 pub(crate) mod store;
 
 pub use audit::AUDIT_FILE;
@@ -35,7 +36,7 @@ use self::{
     clock::Clock,
     core_thread::{CoreThread, Turns},
     disk::Disk,
-    inbox::{Inbox, Item},
+    inbox::{Closer, Inbox, Item},
     instances::Instances,
     names::Names,
     operators::Operators,
@@ -67,7 +68,7 @@ impl Edge {
     /// Starts the core and begins to load the plugins; returns at once.
     pub fn start(start: Start<'_>) -> Result<Self, String> {
         let Start { site, probed, data_dir, launcher, log_level } = start;
-        let (inbox, queue) = Inbox::new();
+        let inbox = Inbox::new();
         let names: Arc<Names> = Arc::default();
         let shared = Shared {
             inbox: Arc::clone(&inbox),
@@ -78,7 +79,7 @@ impl Edge {
         };
         let plugins = Plugins::new(&site, probed, shared);
         let answers = Arc::clone(&inbox);
-        let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(input)))?;
+        let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(Box::new(input))))?;
         let clock = Clock::new();
         let turns: Arc<Turns> = Arc::default();
         let handle = CoreHandle::new(Arc::clone(&inbox), plugins.registry(), Arc::clone(&turns));
@@ -86,7 +87,8 @@ impl Edge {
         let thread = CoreThread {
             core,
             clock,
-            queue,
+            items: VecDeque::new(),
+            collect: false,
             inbox,
             names,
             plugins,
@@ -100,9 +102,13 @@ impl Edge {
             synchronised: None,
             stop_at: None,
         };
+        let closer = Closer(Arc::clone(&thread.inbox));
         let thread = std::thread::Builder::new()
             .name("busbar-core".into())
-            .spawn(move || thread.run())
+            .spawn(move || {
+                let _closer = closer;
+                thread.run();
+            })
             .map_err(|error| format!("the core thread could not be started: {error}"))?;
         Ok(Self { handle, thread })
     }
@@ -121,7 +127,7 @@ impl Edge {
 
     /// Stops in order: drivers, sinks, plugins, disk. Bounded to about ten seconds.
     pub fn stop(self) -> Result<(), String> {
-        self.handle.send(Item::Host(Input::Shutdown));
+        self.handle.send(Item::Host(Box::new(Input::Shutdown)));
         self.thread.join().map_err(|_| "the core thread panicked: this is a bug of Busbar".to_owned())
     }
 }

@@ -170,10 +170,10 @@ impl Plugins {
                 return;
             }
             let inbox = Arc::clone(&task.shared.inbox);
-            inbox.send(Item::News(task.run()));
+            inbox.send(Item::News(Box::new(task.run())));
         });
         if let Err(reason) = spawned {
-            let news = Item::News(News::Failed { plugin, start, reason });
+            let news = Item::News(Box::new(News::Failed { plugin, start, reason }));
             // The core thread itself must not wait; without room the plugin stays "declared", which is the truth.
             let _ = inbox.try_send(news);
         }
@@ -241,15 +241,16 @@ impl Plugins {
                     Some(handle) => handle.open(instance, &config).map_err(|error| error.to_string()),
                     None => Err("the plugin is not loaded".to_owned()),
                 };
-                task_inbox.send(Item::News(match opened {
+                task_inbox.send(Item::News(Box::new(match opened {
                     Ok(handle) => News::Opened { instance, handle },
                     Err(reason) => News::OpenFailed { instance, reason },
-                }));
+                })));
             }
         });
         if let Err(reason) = spawned {
             for instance in ids {
-                let _ = inbox.try_send(Item::News(News::OpenFailed { instance, reason: reason.clone() }));
+                let _ = inbox
+                    .try_send(Item::News(Box::new(News::OpenFailed { instance, reason: reason.clone() })));
             }
         }
     }
