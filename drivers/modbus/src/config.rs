@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use busbar_driver_api::schemars::{self, JsonSchema};
+use busbar_driver_api::schemars::{self, JsonSchema, Schema, json_schema};
 use busbar_modbus::{self as modbus, Carrier, Limits, SerialSettings};
 use serde::Deserialize;
 
@@ -32,8 +32,9 @@ impl Transport {
     }
 }
 
-/// Parity of a serial line.
+/// Parity of a serial line. A derived schema would not name the aliases, and what it does not name is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[schemars(transform = name_all_parities)]
 pub(crate) enum Parity {
     /// No parity.
     #[default]
@@ -45,6 +46,13 @@ pub(crate) enum Parity {
     /// Odd.
     #[serde(rename = "O", alias = "odd", alias = "o")]
     Odd,
+}
+
+/// Every word that [`Parity`] is read from.
+const PARITIES: [&str; 9] = ["N", "E", "O", "none", "even", "odd", "n", "e", "o"];
+
+fn name_all_parities(schema: &mut Schema) {
+    *schema = json_schema!({ "type": "string", "enum": PARITIES });
 }
 
 /// Which host of a list is tried first.
@@ -107,7 +115,7 @@ pub(crate) struct Connection {
     /// Bits per second; default 9600.
     #[serde(default)]
     pub(crate) baud_rate: Option<u32>,
-    /// N (default), E or O.
+    /// N (default), E or O; also none, even, odd.
     #[serde(default)]
     pub(crate) parity: Option<Parity>,
     /// 7 or 8 (default).
@@ -328,6 +336,25 @@ mod tests {
             |address: Json| from_value::<Point>(json!({ "address": address })).map(|point| point.address.0);
         assert_eq!(address(json!(40003)).unwrap(), "40003");
         assert!(address(json!(true)).unwrap_err().to_string().contains("holding:0x2006"));
+    }
+
+    #[test]
+    fn the_schema_names_every_parity_that_is_read() {
+        let schema = schema_for!(Connection).to_value();
+        assert_eq!(schema["$defs"]["Parity"]["enum"], json!(PARITIES));
+        let read = |word: &str| {
+            from_value::<Connection>(json!({ "transport": "rtu", "path": "/dev/ttyS0", "parity": word }))
+                .map(|read| read.serial().parity)
+        };
+        for word in PARITIES {
+            let expected = match word.as_bytes()[0].to_ascii_uppercase() {
+                b'E' => modbus::Parity::Even,
+                b'O' => modbus::Parity::Odd,
+                _ => modbus::Parity::None,
+            };
+            assert_eq!(read(word).unwrap(), expected, "{word}");
+        }
+        assert!(read("Even").is_err());
     }
 
     #[test]
