@@ -324,6 +324,14 @@ mod tests {
     }
 
     #[test]
+    fn files_are_marked_so_that_the_host_looks_at_them() {
+        let schema = serde_json::to_value(schemars::schema_for!(Settings)).unwrap();
+        for key in ["ca", "cert", "key"] {
+            assert_eq!(schema["$defs"]["Tls"]["properties"][key]["format"], "path", "{key}");
+        }
+    }
+
+    #[test]
     fn all_problems_at_once() {
         let settings = json!({
             "url": ["mqtt://b", "tcp://b"], "format": "ems", "topic": "a/{poin}", "topic_status": "a//b", "qos": 0,

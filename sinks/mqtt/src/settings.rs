@@ -145,12 +145,15 @@ pub(crate) enum Version {
 pub(crate) struct Tls {
     /// Authority that signed the broker's certificate. Default: those of the operating system.
     #[serde(default)]
+    #[schemars(extend("format" = "path"))]
     pub ca: Option<PathBuf>,
     /// Our certificate.
     #[serde(default)]
+    #[schemars(extend("format" = "path"))]
     pub cert: Option<PathBuf>,
     /// Our private key.
     #[serde(default)]
+    #[schemars(extend("format" = "path"))]
     pub key: Option<PathBuf>,
 }
 
