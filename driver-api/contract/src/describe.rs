@@ -165,7 +165,7 @@ impl Endpoint {
 
 /// Keys of a point that belong to the host. In [`CheckInput::points`] and in `BindPoint::spec` the SDK takes them away
 /// before the driver reads the rest, so a driver's point type names only its own keys (`address`, `type`, ...).
-pub const HOST_POINT_KEYS: [&str; 19] = [
+pub const HOST_POINT_KEYS: [&str; 20] = [
     "name",
     "enabled",
     "unit",
@@ -175,6 +175,7 @@ pub const HOST_POINT_KEYS: [&str; 19] = [
     "range",
     "write_range",
     "deadband",
+    "decimals",
     "writable",
     "poll_interval",
     "stale_after",
