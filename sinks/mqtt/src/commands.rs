@@ -6,14 +6,15 @@
 
 use std::time::Duration;
 
-use busbar_driver_api::{Action, Answer, AnswerTo, Origin, Reason, SinkCommand, Stage, time};
+use busbar_driver_api::{Action, Answer, AnswerTo, Link, Origin, Reason, Result, SinkCommand, Stage, time};
 use busbar_mqtt::command::{Reason as Refusal, Refused, write_result};
 use busbar_mqtt::topic::{SET, SET_RESULT};
 
 use serde_json::Value as Json;
 
-use crate::memory::{MAX_PENDING, Memory, Pending};
+use crate::memory::{MAX_PENDING, Memory, Pending, Shared};
 use crate::points::Points;
+use crate::sink::Mqtt;
 
 /// An answer that takes longer will not come: the host ends every command at its deadline.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
@@ -71,6 +72,43 @@ pub(crate) fn receive(
         Todo::Command { command: Box::new(command), pending: None },
         result(answers, refused.id.as_deref(), "refused", word, &refused.text),
     ]
+}
+
+/// Key of the ids in the sink's durable state.
+const STATE_KEY: &str = "command-ids";
+
+/// Before the first connection of a process: the ids that an earlier one executed.
+pub(crate) async fn recall(link: &Link<Mqtt>, memory: &Shared) -> Result<()> {
+    if !link.settings.commands || memory.lock().recalled {
+        return Ok(());
+    }
+    let bytes = link.ctx.state_get(STATE_KEY).await?.unwrap_or_default();
+    let mut memory = memory.lock();
+    if !memory.gate.restore(&bytes, time::now()) {
+        busbar_driver_api::tracing::warn!(
+            "the stored ids of commands are damaged; a command sent before the start may repeat"
+        );
+    }
+    memory.recalled = true;
+    Ok(())
+}
+
+/// Writes the ids of all admitted commands; only then may they go to the host. Cancel safe: writing twice does no harm.
+pub(crate) async fn remember(link: &Link<Mqtt>, memory: &Shared) -> Result<()> {
+    let unsaved = memory.lock().gate.unsaved(time::now());
+    if let Some((mark, ids)) = unsaved {
+        link.ctx.state_put(STATE_KEY, &ids).await?;
+        memory.lock().gate.saved(mark);
+    }
+    Ok(())
+}
+
+/// A command whose id is not on disk: to the audit log, and to the client.
+pub(crate) fn not_stored(mut command: SinkCommand, pending: Pending, text: &str) -> [Todo; 2] {
+    let word = Refusal::NotStored.as_str();
+    command.refused = Some(Answer::refused(Reason::LockedOut, format!("{word}: {text}")));
+    let answer = result(pending.topic, Some(&pending.id), "refused", word, text);
+    [Todo::Command { command: Box::new(command), pending: None }, answer]
 }
 
 fn command(point: u32, id: Option<&str>, now: i64) -> SinkCommand {
@@ -131,7 +169,6 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Shared;
     use serde_json::json;
 
     const TOPIC: &str = "busbar/h/d/p/set";

@@ -1,5 +1,5 @@
 //! What outlives a connection, per sink: the SDK makes a new [`crate::sink::Mqtt`] for every connect, but ids of
-//! commands must not be forgotten by a reconnect, and a take-over shows only over several connections.
+//! commands must not be forgotten by a reconnect (nor by a restart: see [`crate::commands::remember`]), and a take-over shows only over several connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,8 @@ pub(crate) const MAX_PENDING: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub gate: Gate,
+    /// The gate knows what earlier processes executed.
+    pub recalled: bool,
     pub take_over: TakeOver,
     /// Used when none is configured.
     pub client_id: String,
@@ -51,6 +53,7 @@ impl Shared {
         let shared = all.entry((host.to_owned(), sink.to_owned())).or_insert_with(|| {
             Self(Arc::new(Mutex::new(Memory {
                 gate: Gate::default(),
+                recalled: false,
                 take_over: TakeOver::default(),
                 client_id: default_client_id(host, sink),
                 last_good: 0,

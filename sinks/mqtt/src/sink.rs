@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use busbar_driver_api::{
     AnswerTo, Delivery, Error, Link, PointsChange, Problem, Result, Sink, SinkCheck, SinkTraits, Verdict,
-    time, tokio,
+    contract::FailureKind, time, tokio,
 };
 use busbar_mqtt::payload::BadValue;
 use busbar_mqtt::takeover::Ended;
@@ -64,6 +64,7 @@ impl Sink for Mqtt {
     async fn open(link: &Link<Self>) -> Result<Self> {
         let topics = connect::topics(&link.settings)?;
         let memory = Shared::of(&link.host, &link.name);
+        commands::recall(link, &memory).await?;
         let session = connect::connect(link, &topics, &memory).await?;
         let qos = connect::qos(&link.settings);
         let style = Style {
@@ -131,18 +132,19 @@ impl Sink for Mqtt {
     }
 
     async fn next(&mut self, link: &Link<Self>) -> Result<()> {
-        // Everything is in `self` before an await, so that being dropped there loses nothing.
-        self.tell(link).await?;
-        let Some(due) = self.verdicts.due else {
-            self.drive(link).await?;
-            return self.tell(link).await;
-        };
-        tokio::select! {
-            biased;
-            driven = self.drive(link) => driven?,
-            () = time::sleep_until(due) => {}
+        // Everything is in `self` before an await, so that being dropped there loses nothing. It stays in here because
+        // returning for every acknowledgement costs more than the acknowledgement.
+        loop {
+            self.tell(link).await?;
+            match self.verdicts.due {
+                None => self.drive(link).await?,
+                Some(due) => tokio::select! {
+                    biased;
+                    driven = self.drive(link) => driven?,
+                    () = time::sleep_until(due) => {}
+                },
+            }
         }
-        self.tell(link).await
     }
 
     async fn answered(&mut self, link: &Link<Self>, request: u64, answer: &AnswerTo) -> Result<()> {
@@ -246,7 +248,11 @@ impl Mqtt {
             link.ctx.fault("take_over", text.clone()).await?;
             self.fault = None;
         }
-        while let Some(todo) = self.todo.pop_front() {
+        while !self.todo.is_empty() {
+            if matches!(self.todo.front(), Some(Todo::Command { pending: Some(_), .. })) {
+                self.remember(link).await?;
+            }
+            let Some(todo) = self.todo.pop_front() else { break };
             match todo {
                 Todo::Command { command, pending } => {
                     let kept = Todo::Command { command: command.clone(), pending: pending.clone() };
@@ -265,6 +271,20 @@ impl Mqtt {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The ids of the commands that wait are on disk afterwards, or the first one is refused.
+    async fn remember(&mut self, link: &Link<Self>) -> Result<()> {
+        let Err(error) = commands::remember(link, &self.memory).await else { return Ok(()) };
+        if error.kind() != FailureKind::Refused {
+            return Err(error);
+        }
+        if let Some(Todo::Command { command, pending: Some(pending) }) = self.todo.pop_front() {
+            let [audit, answer] = commands::not_stored(*command, pending, error.text());
+            self.todo.push_front(answer);
+            self.todo.push_front(audit);
         }
         Ok(())
     }

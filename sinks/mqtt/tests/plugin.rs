@@ -112,6 +112,27 @@ impl Site {
         instance
     }
 
+    /// Like [`Self::connected`], with commands; the host has `stored` in the sink's durable state.
+    fn commanding(&mut self, more: Json, list: Vec<SinkPoint>, stored: Option<String>) -> Instance {
+        let mut settings = json!({ "commands": true, "username": "u", "password": "p" });
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let instance = self.open(settings);
+        self.rig.done(&instance, &Request::Points(Points { replace: true, points: list, removed: vec![] }));
+        let connect = self.rig.send(&instance, &Request::Connect(FAR_SIDE));
+        self.rig.state(&instance, AnswerTo::StateGet { value: stored });
+        let connected = self.rig.completion(connect);
+        assert!(matches!(connected, Said::Event(_, _, Event::Done(_))), "{connected:?}");
+        self.expect("busbar/site-7/status", "online");
+        instance
+    }
+
+    /// The sink writes the ids before the command; what it wrote.
+    fn stored(&mut self, instance: &Instance) -> String {
+        let entry = self.rig.state(instance, AnswerTo::StatePut { error: String::new() });
+        assert_eq!(entry.key, "command-ids");
+        entry.value.unwrap()
+    }
+
     fn received(&mut self) -> Observed {
         let message = async { tokio::time::timeout(LONG, self.seen.recv()).await };
         self.runtime.block_on(message).expect("a message must arrive").unwrap()
@@ -281,8 +302,7 @@ fn a_large_poll_is_divided_and_nothing_is_parked() {
 #[test]
 fn a_flood_of_commands_is_bounded() {
     let mut site = Site::new();
-    let settings = json!({ "commands": true, "username": "u", "password": "p", "ack_timeout": "5s" });
-    let instance = site.connected(settings, two_devices());
+    let instance = site.commanding(json!({ "ack_timeout": "5s" }), two_devices(), None);
     site.broker.play(Script { withhold_acks: true, ..Script::default() });
     for _ in 0..6000 {
         site.broker.publish("busbar/site-7/m1/u/set", "nonsense", 0, false);
@@ -421,13 +441,14 @@ fn commands_and_their_answers() {
     let mut site = Site::new();
     let mut list = two_devices();
     list[1].writable = false;
-    let instance = site.connected(json!({ "commands": true, "username": "u", "password": "p" }), list);
+    let instance = site.commanding(json!({}), list, None);
     let expires =
         i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap()
             + 60_000;
     let request = |id: &str| json!({ "id": id, "value": 12.5, "expires": expires }).to_string();
     // A point that is not writable: the host refuses, so that it stands in the audit log and the client hears of it.
     site.broker.publish("busbar/site-7/m1/i/set", request("not writable"), 1, false);
+    site.stored(&instance);
     let (number, _) =
         site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
     let refused = Answer::refused(Reason::NotWritable, "not writable");
@@ -442,6 +463,7 @@ fn commands_and_their_answers() {
     let answer = serde_json::from_slice::<Json>(&message.payload).unwrap();
     assert_eq!((&answer["result"], &answer["reason"]), (&json!("refused"), &json!("not_writable")));
     site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);
+    site.stored(&instance);
     let (number, event) =
         site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
     let Event::Command(command) = event else { panic!("{event:?}") };
@@ -479,6 +501,7 @@ fn commands_and_their_answers() {
     );
     expect(&mut site, "b", "refused", "expired");
     site.broker.publish("busbar/site-7/m1/u/set", request("c"), 1, false);
+    site.stored(&instance);
     let (number, _) =
         site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
     site.rig.answer(&instance, number, AnswerTo::Command(Answer::refused(Reason::LockedOut, "locked")));
@@ -486,6 +509,7 @@ fn commands_and_their_answers() {
 
     // The id stays used over a reconnect, and what the broker stored is not executed.
     site.broker.publish("busbar/site-7/m1/u/set", request("stored"), 1, true);
+    site.stored(&instance);
     site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
     site.broker.cut();
     site.down();
@@ -498,6 +522,42 @@ fn commands_and_their_answers() {
         |said| matches!(said, Said::Event(_, _, Event::Command(command)) if command.refused.is_none()),
     );
     assert_eq!(commands.count(), 0, "nothing else reached the host");
+    site.end();
+}
+
+/// What the sink wrote before it executed is what the next process refuses; what cannot be written is not executed.
+#[test]
+fn a_restart_repeats_no_command() {
+    let mut site = Site::new();
+    let expires =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64 + 600_000;
+    let request = |id: &str| json!({ "id": id, "value": 1, "expires": expires }).to_string();
+    let reason = |site: &mut Site| loop {
+        let message = site.received();
+        if message.topic.ends_with("/result") {
+            break serde_json::from_slice::<Json>(&message.payload).unwrap()["reason"].clone();
+        }
+    };
+    let instance = site.commanding(json!({}), two_devices(), None);
+    site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);
+    let stored = site.stored(&instance);
+    site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
+    site.rig.stop(&instance);
+
+    // The memory of this process is kept by name: under another name there is only what was stored.
+    site.name = format!("{}-restarted", site.name);
+    let instance = site.commanding(json!({}), two_devices(), Some(stored));
+    site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);
+    assert_eq!(reason(&mut site), "repeated");
+    let (_, audit) = site.rig.event(|event| matches!(event, Event::Command(_)));
+    assert!(matches!(audit, Event::Command(command) if command.refused.is_some()));
+
+    site.broker.publish("busbar/site-7/m1/u/set", request("b"), 1, false);
+    site.rig.state(&instance, AnswerTo::StatePut { error: "the disk is full".into() });
+    assert_eq!(reason(&mut site), "not_stored");
+    let (_, audit) = site.rig.event(|event| matches!(event, Event::Command(_)));
+    assert!(matches!(audit, Event::Command(command) if command.refused.is_some()), "never executed");
+    site.rig.stop(&instance);
     site.end();
 }
 

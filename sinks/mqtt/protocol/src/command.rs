@@ -4,12 +4,13 @@
 //! missing or past, or when its id was used before on the same topic. Ids are remembered until they expire: until then
 //! the broker may deliver the same request again, later it is refused as expired. The memory is bounded; when it is
 //! full of ids that have not expired, new commands are refused, because forgetting one would allow a repetition.
+//! A restart is no excuse to forget: [`Gate::unsaved`] is what must be on disk before an admitted request is executed,
+//! [`Gate::restore`] takes it back.
 //!
 //! `expires`: milliseconds UTC as a whole number, or RFC 3339 text. Unknown keys are refused: a misspelt key of a
 //! command must not be ignored.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 
 use crate::payload::{write_int, write_text};
 use crate::value::parse_rfc3339;
@@ -18,8 +19,10 @@ use crate::value::parse_rfc3339;
 pub const MAX_ID: usize = 128;
 /// Longest payload of a request, bytes.
 pub const MAX_REQUEST: usize = 16 * 1024;
-/// Most ids remembered.
-pub const MAX_REMEMBERED: usize = 65_536;
+/// Most ids remembered. All of them are written before a command is executed, so this bounds that write to 64 KiB.
+pub const MAX_REMEMBERED: usize = 4096;
+/// Bytes of one remembered id on disk: hash and expiry, little endian.
+const ENTRY: usize = 16;
 
 /// A request that may be executed.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +50,8 @@ pub enum Reason {
     Repeated,
     /// Too many ids that have not expired.
     Busy,
+    /// The id could not be written to disk, so a restart would forget it.
+    NotStored,
 }
 
 impl Reason {
@@ -60,6 +65,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::Repeated => "repeated",
             Self::Busy => "busy",
+            Self::NotStored => "not_stored",
         }
     }
 }
@@ -80,9 +86,11 @@ pub struct Refused {
 pub struct Gate {
     /// Hash of topic and id -> expiry. A collision refuses one command out of 2^64.
     seen: HashMap<u64, i64>,
-    hasher: RandomState,
     /// Nothing remembered expires before this time.
     earliest_ns: i64,
+    /// Ids admitted, and how many of them are on disk.
+    admitted: u64,
+    saved: u64,
 }
 
 impl Gate {
@@ -109,7 +117,7 @@ impl Gate {
             );
             return Err(refuse(Reason::Expired, text));
         }
-        let key = self.hasher.hash_one((topic, &request.id));
+        let key = hash(topic, &request.id);
         self.forget_expired(now_ns);
         if self.seen.contains_key(&key) {
             let text =
@@ -124,7 +132,42 @@ impl Gate {
             self.earliest_ns = request.expires_ns;
         }
         self.seen.insert(key, request.expires_ns);
+        self.admitted += 1;
         Ok(request)
+    }
+
+    /// What must be written before the requests admitted so far are executed, with the mark to give to [`Self::saved`];
+    /// `None` where all of it is on disk.
+    #[must_use]
+    pub fn unsaved(&self, now_ns: i64) -> Option<(u64, Vec<u8>)> {
+        if self.admitted == self.saved {
+            return None;
+        }
+        let valid = self.seen.iter().filter(|(_, expires)| **expires > now_ns);
+        let bytes = valid.flat_map(|(key, expires)| [key.to_le_bytes(), expires.to_le_bytes()]).flatten();
+        Some((self.admitted, bytes.collect()))
+    }
+
+    /// What [`Self::unsaved`] gave with this mark is on disk.
+    pub fn saved(&mut self, mark: u64) {
+        self.saved = self.saved.max(mark);
+    }
+
+    /// Takes back what an earlier process wrote. False: the bytes are not what [`Self::unsaved`] gives.
+    #[must_use]
+    pub fn restore(&mut self, bytes: &[u8], now_ns: i64) -> bool {
+        let (entries, rest) = bytes.as_chunks::<ENTRY>();
+        for entry in entries.iter().take(MAX_REMEMBERED) {
+            let (key, expires) = entry.split_at(ENTRY / 2);
+            let number =
+                |half: &[u8]| half.iter().rev().fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
+            let expires_ns = number(expires).cast_signed();
+            if expires_ns > now_ns {
+                self.seen.insert(number(key), expires_ns);
+            }
+        }
+        self.earliest_ns = self.seen.values().copied().min().unwrap_or(i64::MAX);
+        rest.is_empty() && entries.len() <= MAX_REMEMBERED
     }
 
     /// Only when the memory is full and something in it has expired: otherwise remembering longer does no harm.
@@ -134,6 +177,12 @@ impl Gate {
             self.earliest_ns = self.seen.values().copied().min().unwrap_or(i64::MAX);
         }
     }
+}
+
+/// FNV-1a, 64 bits: the same in every process and version, because it is written to disk.
+fn hash(topic: &str, id: &str) -> u64 {
+    let bytes = topic.bytes().chain([0]).chain(id.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[derive(serde::Deserialize)]
@@ -299,6 +348,32 @@ mod tests {
         let later = NOW + 5_001_000_000;
         assert!(gate.admit(TOPIC, more.as_bytes(), false, later).is_ok());
         assert_eq!(gate.admit(TOPIC, more.as_bytes(), false, later).unwrap_err().reason, Reason::Repeated);
+    }
+
+    #[test]
+    fn a_restart_forgets_no_id() {
+        let mut gate = Gate::default();
+        assert_eq!(gate.unsaved(NOW), None);
+        let long = r#"{"id":"42","value":true,"expires":1767225605000}"#;
+        let short = r#"{"id":"43","value":true,"expires":1767225601000}"#;
+        assert!(admit(&mut gate, long).is_ok() && admit(&mut gate, short).is_ok());
+        let (mark, bytes) = gate.unsaved(NOW).unwrap();
+        assert_eq!(bytes.len(), 2 * ENTRY);
+        gate.saved(mark);
+        assert_eq!(gate.unsaved(NOW), None);
+
+        let later = NOW + 2_000_000_000;
+        let mut next = Gate::default();
+        assert!(next.restore(&bytes, later));
+        assert_eq!(next.unsaved(later), None, "that is on disk already");
+        let again = next.admit(TOPIC, long.as_bytes(), false, later).unwrap_err();
+        assert_eq!(again.reason, Reason::Repeated);
+        // What expired meanwhile is neither kept nor written again.
+        let new = r#"{"id":"44","value":true,"expires":1767225605000}"#;
+        assert!(next.admit(TOPIC, new.as_bytes(), false, later).is_ok());
+        assert_eq!(next.unsaved(later).unwrap().1.len(), 2 * ENTRY);
+        assert!(!Gate::default().restore(&bytes[1..], NOW), "damaged");
+        assert!(Gate::default().restore(&[], NOW));
     }
 
     #[test]

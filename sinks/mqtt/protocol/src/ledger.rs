@@ -74,6 +74,12 @@ impl<T> Ledger<T> {
         self.span.len() < self.window
     }
 
+    /// Less than half of the window is taken.
+    #[must_use]
+    pub fn is_roomy(&self) -> bool {
+        self.span.len() < self.window / 2
+    }
+
     /// Messages that are not acknowledged.
     #[must_use]
     pub const fn open(&self) -> usize {

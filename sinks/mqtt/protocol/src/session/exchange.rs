@@ -27,13 +27,22 @@ impl<T> Session<T> {
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
         // Reading first: what the broker said before it closed is worth more than the error of a write.
-        if self.events.len() < MAX_EVENTS
+        if self.paused && self.pause.as_mut().poll(cx).is_ready() {
+            self.paused = false;
+        }
+        if !self.paused
+            && self.events.len() < MAX_EVENTS
             && let Poll::Ready(result) = self.poll_read(cx)
         {
             return Poll::Ready(result.map(|()| Turn::Read));
         }
         if let Poll::Ready(result) = self.poll_write(cx) {
-            result?;
+            if let Err(error) = result {
+                return match std::mem::take(&mut self.paused) {
+                    true => self.poll_read(cx).map(|read| read.map(|()| Turn::Read).map_err(|_| error)),
+                    false => Poll::Ready(Err(error)),
+                };
+            }
             if !self.written.is_empty() {
                 self.events.extend(self.written.drain(..).map(Event::Delivered));
                 return Poll::Ready(Ok(Turn::Written));
