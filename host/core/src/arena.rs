@@ -89,6 +89,10 @@ impl<I: Id, T> Arena<I, T> {
         (0u32..).map(I::new).zip(&self.items)
     }
 
+    pub(crate) fn values_mut(&mut self) -> std::slice::IterMut<'_, T> {
+        self.items.iter_mut()
+    }
+
     pub(crate) fn values(&self) -> std::slice::Iter<'_, T> {
         self.items.iter()
     }

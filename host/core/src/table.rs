@@ -154,7 +154,7 @@ impl Point {
 
     /// Effective quality.
     pub(crate) fn quality(&self) -> Quality {
-        match self.overlay {
+        match &self.overlay {
             Overlay::None => self.underlying(),
             Overlay::Blocked(covered) if self.is_lost() => {
                 BLOCKED.with(Quality::COMM_LOST).with(covered.unsynced)
