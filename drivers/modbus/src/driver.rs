@@ -3,6 +3,7 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use busbar_driver_api::serde_json::{self, json};
 use busbar_driver_api::{
     Answer, BlockWrite, BoundPoint, Cause, Check, Command, Device, Driver, Endpoint, Error, Group,
     NoSettings, Pages, Plan, Problem, Quality, Readings, Result, contract::FailureKind,
@@ -210,7 +211,10 @@ impl Driver for Modbus {
 
     async fn connect(&mut self, device: &Device<Self>) -> Result<String> {
         // Once: a unit that is not there costs the line one time-out, its next attempt is the host's affair.
-        self.ask(device, 0, device.response_timeout).await.map(|()| String::new())
+        self.ask(device, 0, device.response_timeout).await?;
+        // Before the first value: a command for a point that was never read must have the point's kind, too.
+        device.ctx.metadata(kinds(device)).await?;
+        Ok(String::new())
     }
 
     async fn read(&mut self, group: &mut Group<'_, Self>, out: &mut Readings) -> Result<()> {
@@ -279,6 +283,16 @@ impl Driver for Modbus {
         let frame = modbus::rtu::crc(&[0x02, 0x07]);
         if frame == 0x1241 { Ok(()) } else { Err(format!("checksum: expected 1241, found {frame:04X}")) }
     }
+}
+
+/// METADATA: the kind in which each point's value travels, as configured; known without asking the device.
+fn kinds(device: &Device<Modbus>) -> Vec<(u32, serde_json::Value)> {
+    let mode = device.connection.address_mode;
+    let kind = |bound: &BoundPoint<Modbus>| {
+        let field = point::checked_field(&bound.spec, mode).ok()?;
+        Some((bound.number, json!({ "kind": point::kind(field.kind).as_str() })))
+    };
+    device.points().iter().filter_map(kind).collect()
 }
 
 async fn read_all(plan: &mut GroupPlan, session: &mut Session) -> Result<Vec<Option<modbus::Value>>> {

@@ -1,6 +1,9 @@
 //! From a configured point to a field on the wire, and between the gateway's values and the protocol's.
 
-use busbar_driver_api::{Problem, Readings, Value, contract::Severity};
+use busbar_driver_api::{
+    Problem, Readings, Value,
+    contract::{Kind, Severity},
+};
 use busbar_modbus::{self as modbus, Address, Field, FieldSpec, address};
 
 use crate::config::{AddressMode, Point};
@@ -80,6 +83,19 @@ pub(crate) fn put(out: &mut Readings, slot: usize, value: &modbus::Value) {
         modbus::Value::Float32(value) => out.f32(slot, *value),
         modbus::Value::Float64(value) => out.f64(slot, *value),
         modbus::Value::Text(value) => out.text(slot, value),
+    }
+}
+
+/// The kind in which [`put`] delivers values of a type.
+pub(crate) const fn kind(of: modbus::Type) -> Kind {
+    use modbus::Type;
+    match of {
+        Type::Bool => Kind::Bool,
+        Type::Int16 | Type::Int32 | Type::Int64 => Kind::Int64,
+        Type::UInt16 | Type::UInt32 | Type::UInt64 => Kind::Uint64,
+        Type::Float32 => Kind::Float32,
+        Type::Float64 => Kind::Float64,
+        Type::Text => Kind::Text,
     }
 }
 

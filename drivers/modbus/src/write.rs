@@ -1,7 +1,7 @@
 //! Commands and blocks. Nothing is repeated, nothing is clamped; what left without an answer is `unknown`.
 
 use busbar_driver_api::{
-    Action, Answer, BlockWrite, BoundPoint, Command, Device, Reason, Result, contract::Stage,
+    Action, Answer, BlockWrite, BoundPoint, Command, Device, Error, Reason, Result, contract::Stage,
 };
 use busbar_modbus::value::{MAX_WRITE_BITS, MAX_WRITE_REGISTERS};
 use busbar_modbus::{Call, Field, Session, Table, Value};
@@ -16,14 +16,15 @@ fn refused<T>(reason: Reason, text: impl Into<String>) -> Outcome<T> {
     Err(Ok(Answer::refused(reason, text)))
 }
 
-/// Operates one point. Modbus knows no selection: the gateway executes directly.
+/// Operates one point. Modbus knows no selection: the error tells the gateway to keep it by itself, so that a client
+/// that selects before it operates finds the same as at any other device.
 pub(crate) async fn command(
     session: &mut Session,
     device: &Device<Modbus>,
     command: &Command<'_, Modbus>,
 ) -> Result<Answer> {
     if command.action != Action::Operate {
-        return Ok(Answer::refused(Reason::Unsupported, "Modbus has no selection; operate directly"));
+        return Err(Error::unsupported("Modbus has no selection; operate directly"));
     }
     if command.test {
         return Ok(Answer::refused(Reason::Unsupported, "Modbus has no test commands"));
@@ -41,19 +42,28 @@ async fn operate(
     value: &busbar_driver_api::Value,
 ) -> Outcome<()> {
     let (field, value) = prepare(device, target, value)?;
+    operate_prepared(session, device, &field, &value).await
+}
+
+async fn operate_prepared(
+    session: &mut Session,
+    device: &Device<Modbus>,
+    field: &Field,
+    value: &Value,
+) -> Outcome<()> {
     let unit = device.connection.unit_id;
     let multiple = device.connection.write_multiple;
     let offset = field.address.offset;
     if field.address.table == Table::Coil {
-        let state = encoded(field.encode_bit(&value))?;
+        let state = encoded(field.encode_bit(value))?;
         let single = Call::WriteCoil { offset, value: state };
         let several = Call::WriteCoils { start: offset, values: &[state] };
         return send(session, unit, if multiple { &several } else { &single }).await;
     }
     let words = if field.is_register_bit() {
-        vec![register_with_bit(session, unit, &field, &value).await?]
+        vec![register_with_bit(session, unit, field, value).await?]
     } else {
-        encoded(field.encode_words(&value))?
+        encoded(field.encode_words(value))?
     };
     match words.as_slice() {
         [word] if !multiple => send(session, unit, &Call::WriteRegister { offset, value: *word }).await,
@@ -141,6 +151,45 @@ async fn write_block(
     write: &BlockWrite<'_, Modbus>,
 ) -> Outcome<()> {
     let unit = device.connection.unit_id;
+    // Everything is known to fit, the commit point too, before the first request leaves.
+    let runs = merge(pieces(device, write)?);
+    let commit = match &write.commit {
+        Some((target, value)) => Some(checked(device, target, value)?),
+        None => None,
+    };
+    let mut written = false;
+    for run in &runs {
+        let call = match run {
+            Run::Words(start, words) => Call::WriteRegisters { start: *start, values: words },
+            Run::Bits(start, bits) => Call::WriteCoils { start: *start, values: bits },
+        };
+        let sent = send(session, unit, &call).await;
+        sent.map_err(|outcome| if written { in_part(outcome) } else { outcome })?;
+        written = true;
+    }
+    for run in &runs {
+        if !reads_back(session, unit, run).await? {
+            let text = "the block was written and read back different; the commit point was not written";
+            return Err(Ok(Answer::unknown(Reason::DeviceRefused, text)));
+        }
+    }
+    let Some((field, value)) = commit else { return Ok(()) };
+    let committed = operate_prepared(session, device, &field, &value).await;
+    committed.map_err(|outcome| if written { in_part(outcome) } else { outcome })
+}
+
+/// The device has a part of the block already: a refusal of the rest is no refusal of the block.
+fn in_part(outcome: Result<Answer>) -> Result<Answer> {
+    match outcome {
+        Ok(Answer { stage: Stage::Refused, reason, text }) => {
+            let text = format!("a part of the block was written and the commit point was not: {text}");
+            Ok(Answer::unknown(reason.unwrap_or(Reason::DeviceRefused), text))
+        }
+        other => other,
+    }
+}
+
+fn pieces(device: &Device<Modbus>, write: &BlockWrite<'_, Modbus>) -> Outcome<Vec<Run>> {
     let mut pieces = Vec::with_capacity(write.values.len());
     for (target, value) in &write.values {
         let (field, value) = prepare(device, target, value)?;
@@ -152,28 +201,22 @@ async fn write_block(
         }
         pieces.push(piece(&field, &value)?);
     }
-    // Everything is known to fit before the first request leaves.
-    let runs = merge(pieces);
-    for run in &runs {
-        match run {
-            Run::Words(start, words) => {
-                send(session, unit, &Call::WriteRegisters { start: *start, values: words }).await?
-            }
-            Run::Bits(start, bits) => {
-                send(session, unit, &Call::WriteCoils { start: *start, values: bits }).await?
-            }
-        }
+    Ok(pieces)
+}
+
+/// Like [`prepare`], and the value is known to fit.
+fn checked(
+    device: &Device<Modbus>,
+    target: &BoundPoint<Modbus>,
+    value: &busbar_driver_api::Value,
+) -> Outcome<(Field, Value)> {
+    let (field, value) = prepare(device, target, value)?;
+    if field.address.table == Table::Coil || field.is_register_bit() {
+        encoded(field.encode_bit(&value))?;
+    } else {
+        encoded(field.encode_words(&value))?;
     }
-    for run in &runs {
-        if !reads_back(session, unit, run).await? {
-            let text = "the block was written and read back different; the commit point was not written";
-            return Err(Ok(Answer::unknown(Reason::DeviceRefused, text)));
-        }
-    }
-    match &write.commit {
-        Some((target, value)) => operate(session, device, target, value).await,
-        None => Ok(()),
-    }
+    Ok((field, value))
 }
 
 fn piece(field: &Field, value: &Value) -> Outcome<Run> {

@@ -118,7 +118,7 @@ impl<D: Driver> DriverEngine<D> {
             Request::Unsubscribe(body) => self.unsubscribe(port, item, body).await,
             Request::Browse(body) => self.browse(port, item, body).await,
             Request::Command(_) | Request::BlockWrite(_) => {
-                let answer = self.operate(port, item, request).await;
+                let answer = self.operate(port, item, request).await?;
                 Ok(Some(Event::Done(Done { answer: Some(answer), ..Done::default() })))
             }
             Request::Committed(body) => {

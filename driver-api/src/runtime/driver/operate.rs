@@ -20,20 +20,27 @@ use crate::{
 type Operated = Result<Outcome<Result<Answer>>, Answer>;
 
 impl<D: Driver> DriverEngine<D> {
-    /// COMMAND and BLOCK_WRITE always end with an answer; what it cost the session follows as STATE.
-    pub(super) async fn operate(&mut self, port: &mut Port, item: &Item, request: &Request) -> Answer {
+    /// COMMAND and BLOCK_WRITE end with an answer; what it cost the session follows as STATE. Only what the driver does
+    /// not have at all ends with its error: the host then keeps a selection by itself.
+    pub(super) async fn operate(
+        &mut self,
+        port: &mut Port,
+        item: &Item,
+        request: &Request,
+    ) -> Result<Answer> {
         let (device, what, outcome) = match request {
             Request::Command(body) => (body.device, "the command", self.command(port, item, body).await),
             Request::BlockWrite(body) => {
                 (body.device, "writing the block", self.block_write(port, item, body).await)
             }
-            _ => return Answer::refused(Reason::Unsupported, "not a command"),
+            _ => return Err(Error::unsupported("not a command")),
         };
         match outcome.map(|outcome| self.settle(outcome, Some(device), what)) {
-            Ok(Ok(answer)) | Err(answer) => answer,
+            Ok(Ok(answer)) | Err(answer) => Ok(answer),
+            Ok(Err(error)) if error.kind() == FailureKind::Unsupported => Err(error),
             Ok(Err(error)) => {
                 self.lost_by_command = lost_by(&error, device);
-                answer_of(&error)
+                Ok(answer_of(&error))
             }
         }
     }

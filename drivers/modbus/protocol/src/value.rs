@@ -203,7 +203,7 @@ pub struct Field {
 /// Why a value cannot be written into a field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The number does not fit into the type, or has a fraction the type cannot hold.
+    /// The number does not fit into the type.
     #[error("expected a value that fits {kind}, found {found}")]
     OutOfRange {
         /// The type of the point.
@@ -302,18 +302,19 @@ impl Field {
         match value {
             Value::Bool(value) => Ok(*value),
             Value::Text(_) => Err(self.wrong_kind(value)),
-            number => match self.integer(number)? {
-                0 => Ok(false),
-                1 => Ok(true),
-                _ => Err(self.out_of_range(value)),
-            },
+            Value::Int(0) | Value::UInt(0) => Ok(false),
+            Value::Int(1) | Value::UInt(1) => Ok(true),
+            Value::Float32(number) if *number == 0.0 || *number == 1.0 => Ok(*number == 1.0),
+            Value::Float64(number) if *number == 0.0 || *number == 1.0 => Ok(*number == 1.0),
+            _ => Err(self.out_of_range(value)),
         }
     }
 
     /// The registers that hold a value.
     ///
     /// # Errors
-    /// [`EncodeError`] where the value does not fit. Nothing is clamped, cut or rounded.
+    /// [`EncodeError`] where the value does not fit. Nothing is clamped or cut. A fraction is rounded half away from zero
+    /// for integer types: the host sends a float where it does not know the type. A bool is no number.
     pub fn encode_words(&self, value: &Value) -> Result<Vec<u16>, EncodeError> {
         let mut words = vec![0; usize::from(self.count)];
         let number = match self.kind {
@@ -342,12 +343,12 @@ impl Field {
 
     fn integer(&self, value: &Value) -> Result<i128, EncodeError> {
         let whole = |number: f64| {
-            // 2^64 is far inside i128, so the cast is exact for every whole number that may pass.
-            let fits = number.fract() == 0.0 && number.abs() <= 18_446_744_073_709_551_616.0;
-            if fits { Ok(number as i128) } else { Err(self.out_of_range(value)) }
+            // 2^64 is far inside i128, so the cast is exact for every whole number that may pass. NaN does not fit.
+            let fits = number.abs() <= 18_446_744_073_709_551_616.0;
+            if fits { Ok(number.round() as i128) } else { Err(self.out_of_range(value)) }
         };
         match value {
-            Value::Bool(value) => Ok(i128::from(*value)),
+            Value::Bool(_) => Err(self.wrong_kind(value)),
             Value::Int(value) => Ok(i128::from(*value)),
             Value::UInt(value) => Ok(i128::from(*value)),
             Value::Float32(value) => whole(f64::from(*value)),
@@ -534,7 +535,8 @@ mod tests {
         let field = |kind| Field::new(&spec(Table::Holding, Some(kind))).unwrap();
         assert!(field(Type::Int16).encode_words(&Value::Int(32768)).is_err());
         assert!(field(Type::UInt16).encode_words(&Value::Int(-1)).is_err());
-        assert!(field(Type::UInt16).encode_words(&Value::Float64(1.5)).is_err());
+        assert!(field(Type::UInt16).encode_words(&Value::Float64(65535.5)).is_err());
+        assert!(field(Type::UInt16).encode_words(&Value::Float64(-0.5)).is_err());
         assert!(field(Type::UInt64).encode_words(&Value::Float64(f64::NAN)).is_err());
         assert!(field(Type::UInt64).encode_words(&Value::Float64(f64::INFINITY)).is_err());
         assert!(field(Type::Float32).encode_words(&Value::Float64(1e300)).is_err());
@@ -546,6 +548,23 @@ mod tests {
             text.encode_words(&Value::Text("abc".into())),
             Err(EncodeError::TooLong { limit: 2, found: 3 })
         );
+    }
+
+    #[test]
+    fn a_float_is_rounded_half_away_from_zero_and_a_bool_is_no_number() {
+        let field = |kind| Field::new(&spec(Table::Holding, Some(kind))).unwrap();
+        let send = |kind, number| field(kind).encode_words(&Value::Float64(number)).unwrap();
+        assert_eq!(send(Type::UInt16, 123.4), [123]);
+        assert_eq!(send(Type::UInt16, 123.5), [124]);
+        assert_eq!(send(Type::Int16, -2.5), [(-3_i16) as u16]);
+        assert_eq!(field(Type::Int16).encode_words(&Value::Float32(2.5)).unwrap(), [3]);
+        for kind in [Type::Int16, Type::UInt32, Type::UInt64, Type::Float32, Type::Float64] {
+            let refused = field(kind).encode_words(&Value::Bool(true));
+            assert!(matches!(refused, Err(EncodeError::WrongKind { .. })), "{kind}");
+        }
+        let coil = Field::new(&spec(Table::Coil, None)).unwrap();
+        assert_eq!(coil.encode_bit(&Value::Float64(1.0)), Ok(true));
+        assert!(coil.encode_bit(&Value::Float64(0.5)).is_err(), "a bit is not rounded");
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use busbar_contract::describe::{CheckInput, Severity};
 use busbar_contract::request::{BlockWrite, Browse, PointValue};
-use busbar_contract::{FailureKind, Origin, Reason, Request, Stage, Value};
+use busbar_contract::{Action, FailureKind, Origin, Reason, Request, Stage, Value};
 use busbar_modbus::simulator::{Bank, Reaction, Simulator};
 use busbar_modbus::{Address, Order, Table, Type};
 use serde_json::{Value as Json, json};
@@ -152,6 +152,8 @@ fn commands() {
     assert_eq!(simulator.words(1, Table::Holding, 0, 5), Some(vec![0xFFFB, 0, 0x8000, 0x435C, 0x8009]));
 
     let before = simulator.requests(1);
+    let no_number = rig.write(&instance, 101, Value::Bool(true));
+    assert_eq!((no_number.stage, no_number.reason), (Stage::Refused, Some(Reason::OutOfRange)));
     let too_large = rig.write(&instance, 101, Value::Int(40_000));
     assert_eq!((too_large.stage, too_large.reason), (Stage::Refused, Some(Reason::OutOfRange)));
     let text = rig.write(&instance, 101, Value::Text("on".into()));
@@ -229,6 +231,91 @@ fn a_block_is_written_read_back_and_committed() {
     let answer = rig.answer(&instance, &block(&values, Some((104, Value::Uint(1)))));
     assert_eq!(answer.stage, Stage::Unknown, "{answer:?}");
     assert_eq!(devices.simulator.words(1, Table::Holding, 0, 1), Some(vec![0]));
+    rig.end();
+}
+
+/// Two runs: the coils are taken, the registers refused. Something moved, so nobody may call the block refused.
+#[test]
+fn a_block_written_in_part_is_unknown_and_not_committed() {
+    let bank = Bank::new().holding(0, &[0; 10]).coils(0, &[false; 4]);
+    let devices = devices(Simulator::builder().unit(1, bank).build());
+    let simulator = &devices.simulator;
+    let mut rig = Rig::start();
+    let points = json!([{ "address": "coil:1" }, { "address": "holding:3" }, { "address": "holding:0" }]);
+    let instance = rig.open(&[(devices.connection(1), points)], PATIENT);
+    rig.connect(&instance, 1).unwrap();
+    let values = [(100, Value::Bool(true)), (101, Value::Uint(3))];
+    let commit = |value| block(&values, Some((102, value)));
+
+    // A commit value that cannot be written is found before anything leaves.
+    let before = simulator.requests(1);
+    let refused = rig.answer(&instance, &commit(Value::Uint(70_000)));
+    assert_eq!((refused.stage, refused.reason), (Stage::Refused, Some(Reason::OutOfRange)));
+    assert_eq!(simulator.requests(1), before);
+
+    simulator.react(1, |query| if query.function == 16 { Reaction::Exception(4) } else { Reaction::Answer });
+    let answer = rig.answer(&instance, &commit(Value::Uint(1)));
+    assert_eq!((answer.stage, answer.reason), (Stage::Unknown, Some(Reason::DeviceRefused)), "{answer:?}");
+    assert!(answer.text.contains("a part of the block was written"), "{answer:?}");
+    assert_eq!(simulator.bits(1, Table::Coil, 1, 1), Some(vec![true]));
+    assert_eq!(simulator.words(1, Table::Holding, 0, 4), Some(vec![0; 4]));
+
+    // The first run refused: nothing was written, that is a refusal.
+    simulator.react(1, |query| if query.function == 15 { Reaction::Exception(4) } else { Reaction::Answer });
+    let answer = rig.answer(&instance, &commit(Value::Uint(1)));
+    assert_eq!(answer.stage, Stage::Refused, "{answer:?}");
+
+    // The commit point refused: the values are at the device.
+    simulator.react(1, |query| if query.function == 6 { Reaction::Exception(4) } else { Reaction::Answer });
+    let answer = rig.answer(&instance, &commit(Value::Uint(1)));
+    assert_eq!(answer.stage, Stage::Unknown, "{answer:?}");
+    assert_eq!(simulator.words(1, Table::Holding, 0, 4), Some(vec![0, 0, 0, 3]));
+    rig.end();
+}
+
+/// Not an answer but an error of kind unsupported: at it the gateway keeps the selection by itself.
+#[test]
+fn select_and_cancel_are_not_there() {
+    let devices = devices(Simulator::builder().unit(1, Bank::new().holding(0, &[0])).build());
+    let mut rig = Rig::start();
+    let instance = rig.open(&[(devices.connection(1), json!([{ "address": "holding:0" }]))], PATIENT);
+    rig.connect(&instance, 1).unwrap();
+    let before = devices.simulator.requests(1);
+    for wanted in [Action::Select, Action::Cancel] {
+        let mut request = command(100, Value::Uint(1));
+        if let Request::Command(body) = &mut request {
+            body.action = wanted;
+        }
+        let failure = rig.failure(&instance, &request);
+        assert_eq!(failure.kind, FailureKind::Unsupported, "{failure:?}");
+    }
+    assert_eq!(devices.simulator.requests(1), before, "nothing left for the device");
+    assert_eq!(rig.write(&instance, 100, Value::Uint(1)).stage, Stage::Finished);
+    rig.end();
+}
+
+/// The gateway must know the kind of a point that was never read, to convert a command for it.
+#[test]
+fn a_connect_tells_the_kind_of_every_point() {
+    let devices = devices(Simulator::builder().unit(1, Bank::new().holding(0, &[0; 40])).build());
+    let mut rig = Rig::start();
+    let points = json!([
+        { "address": "coil:0" },
+        { "address": "holding:0", "bit": 3 },
+        { "address": "holding:1" },
+        { "address": "holding:2", "type": "int16" },
+        { "address": "holding:3", "type": "int32" },
+        { "address": "holding:5", "type": "uint64" },
+        { "address": "holding:9", "type": "float32" },
+        { "address": "holding:11", "type": "float64" },
+        { "address": "holding:15", "type": "string", "length": 2 },
+    ]);
+    let instance = rig.open(&[(devices.connection(1), points)], PATIENT);
+    rig.connect(&instance, 1).unwrap();
+    let kinds = ["bool", "bool", "uint64", "int64", "int64", "uint64", "float32", "float64", "text"];
+    let expected: Vec<(u32, Json)> =
+        (100..).zip(kinds).map(|(point, kind)| (point, json!({ "kind": kind }))).collect();
+    assert_eq!(rig.metadata, expected);
     rig.end();
 }
 

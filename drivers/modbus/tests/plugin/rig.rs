@@ -65,6 +65,8 @@ pub(crate) struct Rig {
     plugin: Plugin,
     said: mpsc::Receiver<Said>,
     pub(crate) pages: Vec<Json>,
+    /// METADATA as it came.
+    pub(crate) metadata: Vec<(u32, Json)>,
     next: u64,
     _dir: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
@@ -86,7 +88,7 @@ impl Rig {
         let (sender, said) = mpsc::sync_channel(10_000);
         let ears: Arc<dyn HostCallbacks> = Arc::new(Ears(Mutex::new(sender)));
         plugin.init(ears, &InitOptions::default()).unwrap();
-        Self { plugin, said, pages: Vec::new(), next: 1, _dir: dir, _turn: turn }
+        Self { plugin, said, pages: Vec::new(), metadata: Vec::new(), next: 1, _dir: dir, _turn: turn }
     }
 
     /// An instance with these devices attached and their points bound; device `n` has group `n`, its points are
@@ -135,6 +137,11 @@ impl Rig {
                 Said::Push(push) if push.id == number && push.flags & batch::LAST != 0 => {
                     return Ok((Some(push), Done::default()));
                 }
+                Said::Event(0, event) => {
+                    if let Event::Metadata(metadata) = *event {
+                        self.metadata.extend(metadata.points);
+                    }
+                }
                 Said::Event(req, event) if req == number => match *event {
                     Event::Done(done) => return Ok((None, done)),
                     Event::Failed(failure) => return Err(failure),
@@ -176,6 +183,10 @@ impl Rig {
 
     pub(crate) fn answer(&mut self, instance: &Instance, request: &Request) -> Answer {
         self.done(instance, request).answer.unwrap()
+    }
+
+    pub(crate) fn failure(&mut self, instance: &Instance, request: &Request) -> Failure {
+        self.ask(instance, request).map(|_| ()).expect_err("a failure")
     }
 
     pub(crate) fn write(&mut self, instance: &Instance, point: u32, value: Value) -> Answer {
