@@ -1,7 +1,7 @@
 //! BIND and SUBSCRIBE: what each group costs, what the device reports by itself, and what it does not know.
 
 use busbar_contract::{
-    Cause,
+    Cause, Quality,
     event::{Done, Rejected},
 };
 
@@ -11,7 +11,7 @@ use crate::{
     device::REFUSED_PAUSE_NS,
     output::LogLevel,
     state::{Phase, Work},
-    table::REFUSED,
+    table::{REFUSED, Stamp},
     time::{MS, SECOND},
     timers::Timer,
 };
@@ -145,18 +145,16 @@ impl Core {
     /// The device's refusal is an answer: it counts as read, with the device's own bits.
     pub(crate) fn refuse_point(&mut self, id: PointId, cause: Cause) {
         self.answered(id);
-        let wall_ns = self.now.wall_ns;
+        let stamp = Stamp::new(self.now.wall_ns, self.clock_synced);
         let now_ns = self.now.mono_ns;
         let point = &mut self.points[id];
         let before = point.underlying();
         point.device_quality = REFUSED;
         point.refreshed_ns = now_ns;
         // A point that stays refused keeps its stamp, and what was said about that stamp.
-        let unsynced = before.0 & busbar_contract::Quality::CLOCK_UNSYNCED.0;
-        point.host_quality = busbar_contract::Quality(unsynced);
+        point.host_quality = Quality(before.0 & Quality::CLOCK_UNSYNCED.0);
         if before != point.underlying() || cause == Cause::Resync {
-            point.ts_ns = wall_ns;
-            point.marks = busbar_contract::Flags::GATEWAY_TIME;
+            point.stamp(stamp);
             self.emit_state(id, cause);
         }
     }

@@ -127,7 +127,22 @@ impl Core {
             }
             Owner::Sink(sink) => {
                 self.sink_instance_gone(sink, reason);
-                self.sink_failed(sink, reason);
+                self.sink_misconfigured(sink, reason);
+            }
+        }
+    }
+
+    /// Nothing is wrong with the configuration: opened again with back-off.
+    pub(crate) fn open_postponed(&mut self, instance: u64, reason: &str) {
+        let Some(owner) = self.instances.get(&instance).map(|state| state.owner) else { return };
+        match owner {
+            Owner::Channel(channel) => {
+                self.close_channel(channel, reason);
+                self.reopen_later(channel);
+            }
+            Owner::Sink(sink) => {
+                self.sink_instance_gone(sink, reason);
+                self.sink_reopen(sink);
             }
         }
     }
@@ -147,7 +162,7 @@ impl Core {
             }
             Owner::Sink(sink) => {
                 self.stop_sink_for(sink, &failure.text);
-                if for_good {
+                if for_good && !self.sinks[sink].ran {
                     self.sink_failed(sink, &failure.text);
                 }
             }

@@ -6,7 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use busbar_contract::{Cause, Flags, Kind, Quality, Value};
+use busbar_contract::{Cause, Flags, Kind, Quality, Value, batch};
 
 use crate::{
     Now,
@@ -297,17 +297,20 @@ impl Sink {
     }
 
     /// The far side or the instance is gone: what is unconfirmed comes again. States of a sink that is not durable are
-    /// void, because the snapshot after the reconnect holds newer ones.
+    /// void, because the snapshot after the reconnect holds newer ones; so is an older snapshot in any case, so that a far
+    /// side that comes and goes does not fill the queue with images.
     pub(crate) fn send_all_again(&mut self) {
         for (number, again) in self.queue.send_all_again() {
             self.comes_again(number, &again);
         }
-        if !self.durable {
-            for number in self.queue.waiting_where(|record| record.class == Class::State) {
-                self.give_up(number, Drop::Superseded);
-            }
-            self.snapshot_due = true;
+        let durable = self.durable;
+        let void = self.queue.waiting_where(|record| {
+            record.class == Class::State && (!durable || record.flags & batch::SNAPSHOT as u8 != 0)
+        });
+        for number in void {
+            self.give_up(number, Drop::Superseded);
         }
+        self.snapshot_due = true;
     }
 }
 

@@ -33,6 +33,14 @@ pub enum Input {
         /// For the operator.
         reason: String,
     },
+    /// `open` could not be tried now (no thread, no room, no answer): the instance does not exist, the configuration is not
+    /// to blame, and it is tried again.
+    OpenPostponed {
+        /// The instance of [`crate::Output::Open`].
+        instance: u64,
+        /// For the operator.
+        reason: String,
+    },
     /// `submit` or `deliver` did not take what the core sent (queue full, stopped, unsupported).
     NotTaken {
         /// The instance.

@@ -1,8 +1,9 @@
 //! One sink: its instance, its far side, its records.
 //!
 //! Order on the stream: POINTS, CONNECT, then records: whatever was unconfirmed, a snapshot of all points (ordinary
-//! numbered records in batches with the flag SNAPSHOT), deltas. The snapshot comes once per instance; a sink that is not
-//! durable gets it again after each reconnect, in place of the states it missed.
+//! numbered records in batches with the flag SNAPSHOT), deltas. The snapshot comes after each connect: for a sink that is
+//! not durable in place of the states it missed, for a durable one behind its backlog, so that the latest state of each
+//! point is sent last (SEMANTICS 8) and a far side that forgot everything learns it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,6 +69,8 @@ pub(crate) struct Sink {
     pub(crate) attempts: u32,
     pub(crate) wake_ns: u64,
     pub(crate) zombies: u32,
+    /// Its far side was up once: its configuration can work, so it never stops for good.
+    pub(crate) ran: bool,
     pub(crate) routed: Vec<Routed>,
     pub(crate) slot_of: BTreeMap<u32, u32>,
     pub(crate) feed: Feed,
@@ -109,6 +112,7 @@ impl Sink {
             attempts: 0,
             wake_ns: 0,
             zombies: 0,
+            ran: false,
             routed: Vec::new(),
             slot_of: BTreeMap::new(),
             feed: Feed::new(config),
@@ -317,7 +321,15 @@ impl Core {
                 SinkPhase::Points | SinkPhase::Connecting,
                 Some((kind, text)),
             ) => {
-                if matches!(kind, FailureKind::Configuration | FailureKind::Unsupported) {
+                let ran = self.sinks[sink].ran;
+                if matches!(work, Work::SinkConnect) && (ran || kind == FailureKind::Configuration) {
+                    let for_good = matches!(kind, FailureKind::Configuration | FailureKind::Unsupported);
+                    self.sink_down(sink, &text);
+                    if for_good {
+                        // A certificate that is being exchanged, a file not there yet: looked at again, not often.
+                        self.wake_sink_at_last(sink);
+                    }
+                } else if !ran && matches!(kind, FailureKind::Configuration | FailureKind::Unsupported) {
                     self.stop_sink_for(sink, &text);
                     self.sink_failed(sink, &text);
                 } else if matches!(work, Work::SinkPoints) {
@@ -327,6 +339,23 @@ impl Core {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The next attempt comes after the longest pause.
+    fn wake_sink_at_last(&mut self, sink: SinkId) {
+        let config = self.site.sinks.get(sink.number() as usize);
+        let pause_ns = config.map_or(SECOND, |config| ns(config.reconnect.max));
+        self.wake_sink(sink, pause_ns);
+    }
+
+    /// `open` refused the configuration. A sink that ran before is opened again, because its files may be changing.
+    pub(crate) fn sink_misconfigured(&mut self, sink: SinkId, reason: &str) {
+        if !self.sinks[sink].ran {
+            return self.sink_failed(sink, reason);
+        }
+        if !self.stopping {
+            self.wake_sink_at_last(sink);
         }
     }
 
@@ -340,6 +369,7 @@ impl Core {
     fn sink_up(&mut self, sink: SinkId) {
         let state = &mut self.sinks[sink];
         state.phase = SinkPhase::Up;
+        state.ran = true;
         state.attempts = 0;
         state.refusals = 0;
         state.paused_until_ns = 0;
@@ -480,7 +510,7 @@ impl Core {
         self.sink_reopen(sink);
     }
 
-    fn sink_reopen(&mut self, sink: SinkId) {
+    pub(crate) fn sink_reopen(&mut self, sink: SinkId) {
         if self.stopping {
             return;
         }

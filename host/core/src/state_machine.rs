@@ -140,6 +140,7 @@ impl Core {
             Input::Tick => {}
             Input::PluginReady(ready) => self.plugin_ready(*ready),
             Input::PluginFailed { plugin, reason } => self.plugin_failed(plugin, reason),
+            Input::OpenPostponed { instance, reason } => self.open_postponed(instance, &reason),
             Input::OpenFailed { instance, reason } => self.open_failed(instance, &reason),
             Input::NotTaken { instance, request, delivery, code } => {
                 self.not_taken(instance, request, delivery, code);

@@ -146,10 +146,10 @@ impl Core {
             return;
         }
         if first {
-            // What was stamped before anybody knew: the points as they were at the start.
+            // What was stamped before anybody knew, above all the points as they were at the start.
             let stamp = Stamp::new(self.now.wall_ns, synchronised);
-            for point in self.points.values_mut().filter(|point| point.refreshed_ns == 0) {
-                point.stamp(stamp);
+            for point in self.points.values_mut().filter(|point| Flags(point.marks).gateway_time()) {
+                point.host_quality = stamp.mark(point.host_quality);
             }
         }
         if let Some(point) = self.system.clock_synced {

@@ -99,7 +99,7 @@ impl Stamp {
     }
 
     /// `quality` with the bit that speaks about this stamp.
-    const fn mark(self, quality: Quality) -> Quality {
+    pub(crate) const fn mark(self, quality: Quality) -> Quality {
         let quality = quality.without_detail(Quality::CLOCK_UNSYNCED);
         if self.unsynced { quality.with(Quality::CLOCK_UNSYNCED) } else { quality }
     }

@@ -217,7 +217,13 @@ fn a_selection_belongs_to_its_client_and_ends_by_time_with_a_cancel_at_the_devic
     let mut cancelled = false;
     for _ in 0..310 {
         bench.pass(100);
-        for (instance, request, body) in bench.requests() {
+        let waits =
+            bench.out.iter().any(|output| matches!(output, Output::Audit { audit, .. } if *audit != 0));
+        let unaudited = bench.requests();
+        let early = waits && unaudited.iter().any(|(_, _, body)| matches!(body, Request::Command(_)));
+        assert!(!early, "not before its audit line is on disk");
+        bench.audit_all();
+        for (instance, request, body) in unaudited.into_iter().chain(bench.requests()) {
             cancelled |= matches!(&body, Request::Command(body) if body.action == Action::Cancel);
             bench.answer(instance, request, &body, 5);
         }

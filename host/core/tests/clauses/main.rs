@@ -10,5 +10,6 @@
 mod bench;
 mod commands;
 mod devices;
+mod edges;
 mod operators;
 mod sinks;
