@@ -38,7 +38,7 @@ fn a_device_is_attached_bound_connected_subscribed_and_read_before_it_is_online(
                 Output::Open { plugin: 0, instance, .. } => Some((0, instance)),
                 Output::Submit { instance, request, body } => {
                     order.extend(names(&[(instance, request, body.clone())]));
-                    assert_eq!(bench.state(0) == "online", false, "not online while it is asked");
+                    assert_ne!(bench.state(0), "online", "not online while it is asked");
                     bench.answer(instance, request, &body, 5);
                     None
                 }

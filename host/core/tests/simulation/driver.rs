@@ -253,8 +253,8 @@ impl World {
             3 => self.fail(instance, request, delay, FailureKind::Deadline, "deadline"),
             4 => {
                 let half = points.len() / 2;
-                self.push_values(instance, request, delay, &points[..half].to_vec(), 0);
-                self.push_values(instance, request, delay, &points[half..].to_vec(), batch::LAST);
+                self.push_values(instance, request, delay, &points[..half], 0);
+                self.push_values(instance, request, delay, &points[half..], batch::LAST);
             }
             _ => self.push_values(instance, request, delay, points, batch::LAST),
         }

@@ -222,7 +222,7 @@ impl World {
     pub(crate) fn sink_chaos(&mut self) {
         let sink = self.rng.below(self.sinks.len() as u64) as usize;
         let instance = self.sinks[sink].instance;
-        if !self.instances.get(&instance).is_some_and(|state| !state.stopped) {
+        if self.instances.get(&instance).is_none_or(|state| state.stopped) {
             return;
         }
         match self.rng.below(9) {
