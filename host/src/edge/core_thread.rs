@@ -148,6 +148,7 @@ impl CoreThread {
                 None
             }
             News::OpenFailed { instance, reason } => Some(Input::OpenFailed { instance, reason }),
+            News::OpenPostponed { instance, reason } => Some(Input::OpenPostponed { instance, reason }),
         };
         if let Some(input) = input {
             self.step(input);
@@ -157,9 +158,9 @@ impl CoreThread {
     fn step(&mut self, input: Input) {
         self.turns.inputs.fetch_add(1, Ordering::Relaxed);
         let ended = match &input {
-            Input::Event { instance, event: Event::Stopped, .. } | Input::OpenFailed { instance, .. } => {
-                Some(*instance)
-            }
+            Input::Event { instance, event: Event::Stopped, .. }
+            | Input::OpenFailed { instance, .. }
+            | Input::OpenPostponed { instance, .. } => Some(*instance),
             Input::PluginFailed { plugin, .. } => {
                 self.abandon_instances(*plugin);
                 None

@@ -49,6 +49,8 @@ pub(crate) enum News {
     Down { plugin: usize, start: u64, reason: String },
     Opened { instance: u64, handle: Instance },
     OpenFailed { instance: u64, reason: String },
+    /// It could not even be tried; the configuration is not to blame.
+    OpenPostponed { instance: u64, reason: String },
 }
 
 /// What is known of each plugin, by its index in the site; shared with the API.
@@ -237,20 +239,18 @@ impl Plugins {
         let ids: Vec<u64> = instances.iter().map(|(instance, _)| *instance).collect();
         let spawned = spawn("open", move || {
             for (instance, config) in instances {
-                let opened = match &handle {
-                    Some(handle) => handle.open(instance, &config).map_err(|error| error.to_string()),
-                    None => Err("the plugin is not loaded".to_owned()),
+                let news = match handle.as_ref().map(|handle| handle.open(instance, &config)) {
+                    Some(Ok(handle)) => News::Opened { instance, handle },
+                    Some(Err(error)) => News::OpenFailed { instance, reason: error.to_string() },
+                    None => News::OpenPostponed { instance, reason: "the plugin is not loaded".to_owned() },
                 };
-                task_inbox.send(Item::News(Box::new(match opened {
-                    Ok(handle) => News::Opened { instance, handle },
-                    Err(reason) => News::OpenFailed { instance, reason },
-                })));
+                task_inbox.send(Item::News(Box::new(news)));
             }
         });
         if let Err(reason) = spawned {
             for instance in ids {
-                let _ = inbox
-                    .try_send(Item::News(Box::new(News::OpenFailed { instance, reason: reason.clone() })));
+                let reason = reason.clone();
+                let _ = inbox.try_send(Item::News(Box::new(News::OpenPostponed { instance, reason })));
             }
         }
     }
