@@ -163,6 +163,10 @@ fn what_must_be_refused_never_reaches_the_device() {
         let answer = plant.raw("switch", &request, false);
         assert_eq!((result(&answer), answer["reason"].as_str()), ("refused", Some(reason)), "{answer}");
     }
+    let twice = json!({ "id": "twice", "value": true, "expires": now_ms() + 60_000 });
+    assert!(positive(&plant.raw("switch", &twice, false)));
+    let answer = plant.raw("switch", &twice, false);
+    assert_eq!((result(&answer), answer["reason"].as_str()), ("refused", Some("repeated")), "{answer}");
     let before = plant.peer.writes(0).len();
     let mark = plant.observer.mark();
     plant.gateway.restart();
@@ -179,7 +183,9 @@ fn what_must_be_refused_never_reaches_the_device() {
     assert_eq!(plant.peer.writes(0).len(), before, "{:?}", plant.peer.writes(0));
     let allowed = plant.peer.writes(0).iter().all(|write| *write == json!([1, "coil", 3, [1]]));
     assert!(allowed, "{:?}", plant.peer.writes(0));
-    for word in ["not_writable", "out_of_range", "local_mode"] {
+    let words =
+        ["not_writable", "out_of_range", "local_mode", "retained", "expired", "no_expires", "repeated"];
+    for word in words {
         until(&format!("{word} in the audit log"), ANSWER, || {
             plant.gateway.audit().iter().any(|line| line.contains(word)).then_some(())
         });
@@ -192,6 +198,12 @@ fn an_id_is_good_for_one_execution() {
     let mut plant = Plant::start();
     let request = json!({ "id": "once", "value": 7, "expires": now_ms() + 60_000 });
     assert!(positive(&plant.raw("limit", &request, false)));
+    let answer = plant.raw("limit", &request, false);
+    assert_eq!((result(&answer), answer["reason"].as_str()), ("refused", Some("repeated")), "{answer}");
+    // Never means: also not after a restart, while the request has not expired.
+    let mark = plant.observer.mark();
+    plant.gateway.restart();
+    plant.online(mark);
     let answer = plant.raw("limit", &request, false);
     assert_eq!((result(&answer), answer["reason"].as_str()), ("refused", Some("repeated")), "{answer}");
     assert_eq!(plant.peer.writes(0).len(), 1);

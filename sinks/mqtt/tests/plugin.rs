@@ -544,6 +544,8 @@ fn a_restart_repeats_no_command() {
     site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
     site.rig.stop(&instance);
 
+    while site.received().text() != "offline" {}
+
     // The memory of this process is kept by name: under another name there is only what was stored.
     site.name = format!("{}-restarted", site.name);
     let instance = site.commanding(json!({}), two_devices(), Some(stored));
