@@ -35,8 +35,10 @@ use crate::{
     notify::{self, Notifier},
 };
 
-/// How often the end of the core thread, and readiness at start, are looked at.
+/// How often readiness at start is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the host looks whether the core thread has ended, which it never should: rarely, because it is a wake.
+const CORE_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn run(context: &Context) -> Outcome {
     let sound = prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?;
@@ -161,7 +163,7 @@ impl Services {
 
 async fn core_died(edge: &Edge) {
     while !edge.is_finished() {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CORE_LOOK_EVERY).await;
     }
 }
 

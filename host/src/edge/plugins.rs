@@ -44,13 +44,35 @@ const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 
 /// What helper threads tell the core thread.
 pub(crate) enum News {
-    Loaded { plugin: usize, start: u64, handle: Arc<Plugin>, ready: Box<PluginReady> },
-    Failed { plugin: usize, start: u64, reason: String },
-    Down { plugin: usize, start: u64, reason: String },
-    Opened { instance: u64, handle: Instance },
-    OpenFailed { instance: u64, reason: String },
+    Loaded {
+        plugin: usize,
+        start: u64,
+        handle: Arc<Plugin>,
+        ready: Box<PluginReady>,
+    },
+    Failed {
+        plugin: usize,
+        start: u64,
+        reason: String,
+    },
+    Down {
+        plugin: usize,
+        start: u64,
+        reason: String,
+    },
+    Opened {
+        instance: u64,
+        handle: Instance,
+    },
+    OpenFailed {
+        instance: u64,
+        reason: String,
+    },
     /// It could not even be tried; the configuration is not to blame.
-    OpenPostponed { instance: u64, reason: String },
+    OpenPostponed {
+        instance: u64,
+        reason: String,
+    },
 }
 
 /// What is known of each plugin, by its index in the site; shared with the API.
