@@ -186,7 +186,7 @@ impl Rig {
     }
 
     pub(crate) fn failure(&mut self, instance: &Instance, request: &Request) -> Failure {
-        self.ask(instance, request).map(|_| ()).expect_err("a failure")
+        self.ask(instance, request).map(|_| ()).unwrap_err()
     }
 
     pub(crate) fn write(&mut self, instance: &Instance, point: u32, value: Value) -> Answer {
