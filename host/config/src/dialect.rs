@@ -90,7 +90,13 @@ impl<'s> Place<'s> {
             let allows = |word: &str| schema.get(word).is_some_and(|value| *value != Json::Bool(false));
             allows("additionalProperties") || allows("unevaluatedProperties") || allows("patternProperties")
         });
-        on_purpose || self.keys().is_empty()
+        // A table that names no key and forbids others takes none at all (a driver without settings of its own).
+        let closed = || {
+            let forbids =
+                |word: &str| self.schemas.iter().any(|schema| schema.get(word) == Some(&Json::Bool(false)));
+            forbids("additionalProperties") || forbids("unevaluatedProperties")
+        };
+        on_purpose || (self.keys().is_empty() && !closed())
     }
 
     /// The first answer of any schema here.

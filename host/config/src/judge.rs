@@ -127,6 +127,13 @@ impl<'a> Piece<'a> {
         let mut findings =
             explain::unknown_keys(&unknown, "", self.keys.iter().copied().chain(more_keys.iter().copied()));
         for error in self.validator.iter_errors(value) {
+            // For a table that takes no key at all the library blames the table; the keys are named above.
+            let blames_the_table =
+                matches!(error.kind(), jsonschema::error::ValidationErrorKind::FalseSchema)
+                    && error.instance_path().as_str().is_empty();
+            if blames_the_table && !unknown.is_empty() {
+                continue;
+            }
             explain::error(self.schema, &error, &mut findings);
         }
         let secret = secrets(self.schema, value);
