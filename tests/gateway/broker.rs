@@ -36,7 +36,8 @@ fn refusal(gateway: &Gateway) -> String {
     until("the sink to say why it is not connected", PATIENCE, || {
         let sinks = gateway.api("/api/v1/sinks");
         let reason = sinks[0]["reason"].as_str()?.to_owned();
-        (sinks[0]["connected"] == json!(false) && !reason.is_empty()).then_some(reason)
+        let tried = !matches!(reason.as_str(), "" | "starting");
+        (sinks[0]["connected"] == json!(false) && tried).then_some(reason)
     })
 }
 
