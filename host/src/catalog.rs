@@ -184,8 +184,16 @@ impl PluginInfo for Catalog {
         examined.probe.lock().unwrap_or_else(PoisonError::into_inner).endpoint(connection).ok()
     }
 
+    fn why_absent(&self, kind: PluginKind, name: &str) -> Option<String> {
+        let refused = self.examine(kind, name)?.as_ref().err()?;
+        // Where there is no file at all, the list of those there are says more.
+        self.entries.get(&key(kind, name))?.file.as_ref().ok()?;
+        Some(refused.to_string())
+    }
+
     fn names(&self, kind: PluginKind) -> Vec<String> {
-        self.entries.values().filter(|entry| entry.kind == kind).map(|entry| entry.name.clone()).collect()
+        let there = self.entries.values().filter(|entry| entry.kind == kind && entry.file.is_ok());
+        there.map(|entry| entry.name.clone()).collect()
     }
 }
 

@@ -324,6 +324,18 @@ fn the_api_writes_with_the_token_and_obeys_the_same_rules() {
 }
 
 #[test]
+fn a_selection_over_the_api_outlives_its_connection_and_ends_with_operate() {
+    let mut plant = Plant::start();
+    let path = "/api/v1/points/meter/switch/command";
+    let selected = plant.gateway.post(path, &json!({ "value": true, "action": "select" }));
+    assert_eq!((selected.status, &selected.json()["stage"]), (200, &json!("selected")), "{selected:?}");
+    assert_eq!(plant.peer.writes(0), [json!(null); 0], "a direct device hears nothing of a selection");
+    let operated = plant.gateway.post(path, &json!({ "value": true, "action": "operate" }));
+    assert_eq!((operated.status, &operated.json()["stage"]), (200, &json!("finished")), "{operated:?}");
+    assert_eq!(plant.peer.writes(0), [json!([1, "coil", 3, [1]])]);
+}
+
+#[test]
 fn without_a_running_host_the_command_line_goes_to_the_device_itself() {
     let mut peer = Peer::single(
         "tcp",

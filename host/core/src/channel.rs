@@ -241,7 +241,12 @@ impl Core {
 
     /// Asks the instance to stop; what it still sends counts as late.
     pub(crate) fn stop_channel(&mut self, channel: ChannelId) {
-        self.stop_channel_for(channel, "the driver does not answer; its instance is opened again");
+        let reason = if self.stopping {
+            "the gateway is stopping"
+        } else {
+            "the driver does not answer; its instance is opened again"
+        };
+        self.stop_channel_for(channel, reason);
     }
 
     fn stop_channel_for(&mut self, channel: ChannelId, reason: &str) {

@@ -230,7 +230,8 @@ async fn unlock(State(app): Shared, request: Request) -> Response {
 }
 
 fn origin(request: &Request) -> Origin {
-    let client = request.extensions().get::<Peer>().map(|peer| peer.0.to_string()).unwrap_or_default();
+    // The port changes with every connection; a selection belongs to the client, not to its connection.
+    let client = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string()).unwrap_or_default();
     Origin { sink: "api".into(), client, ..Origin::default() }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use busbar_contract::Origin;
+use busbar_contract::{Action, Origin, Stage};
 use busbar_core::{
     Core,
     input::{Ask, OperatorCommand},
@@ -26,6 +26,8 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
 pub struct Running {
     state: State,
     limit: Duration,
+    /// A selection ends with `selected`; for an operate that is only a stage.
+    select: bool,
 }
 
 enum State {
@@ -37,11 +39,12 @@ enum State {
 /// Starts a call. `origin` is who asks, for commands and the audit log.
 pub async fn start(core: &CoreHandle, call: Call, origin: Origin) -> Running {
     let limit = limit(&call);
+    let select = matches!(&call, Call::Command { action: Action::Select, .. });
     let state = match rows_of(core, &call).await {
         Some(line) => State::Answered(Some(line)),
         None => ask_core(core, call, origin).await,
     };
-    Running { state, limit }
+    Running { state, limit, select }
 }
 
 impl Running {
@@ -57,7 +60,8 @@ impl Running {
                     ),
                     Err(_) => Line::failed(format!("no answer within {} s", self.limit.as_secs())),
                 };
-                if line.is_last() {
+                let selected = matches!(&line, Line::Stage { answer } if answer.stage == Stage::Selected);
+                if line.is_last() || (self.select && selected) {
                     self.state = State::Answered(None);
                 }
                 Some(line)

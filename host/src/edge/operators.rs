@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use busbar_contract::{Action, Stage};
 use busbar_core::{
     Input,
     input::{Ask, Operator},
@@ -23,11 +24,18 @@ pub(crate) struct Asked {
     pub(crate) replies: mpsc::Sender<Reply>,
 }
 
+/// One of them.
+struct Waiting {
+    replies: mpsc::Sender<Reply>,
+    /// A selection ends with `selected`; for an operate that is only a stage.
+    select: bool,
+}
+
 /// The requests that are not answered to the end.
 #[derive(Default)]
 pub(crate) struct Operators {
     next: u64,
-    waiting: HashMap<u64, mpsc::Sender<Reply>>,
+    waiting: HashMap<u64, Waiting>,
 }
 
 impl Operators {
@@ -35,7 +43,7 @@ impl Operators {
     pub(crate) fn admit(&mut self, asked: Asked) -> Option<Input> {
         let Asked { ask, replies } = asked;
         if self.waiting.len() >= MAX_REQUESTS {
-            self.waiting.retain(|_, replies| !replies.is_closed());
+            self.waiting.retain(|_, waiting| !waiting.replies.is_closed());
         }
         if self.waiting.len() >= MAX_REQUESTS {
             let text = format!(
@@ -45,24 +53,25 @@ impl Operators {
             return None;
         }
         self.next += 1;
-        self.waiting.insert(self.next, replies);
+        let select = matches!(&ask, Ask::Command(command) if command.action == Action::Select);
+        self.waiting.insert(self.next, Waiting { replies, select });
         Some(Input::Operator(Operator { id: self.next, ask }))
     }
 
     /// Passes an answer on.
     pub(crate) fn answer(&mut self, id: u64, reply: Reply) {
-        let last = is_last(&reply);
-        let gone = self.waiting.get(&id).is_none_or(|replies| replies.try_send(reply).is_err());
-        if last || gone {
+        let Some(waiting) = self.waiting.get(&id) else { return };
+        let last = is_last(&reply, waiting.select);
+        if waiting.replies.try_send(reply).is_err() || last {
             self.waiting.remove(&id);
         }
     }
 }
 
 /// No further answer follows.
-pub(crate) const fn is_last(reply: &Reply) -> bool {
+fn is_last(reply: &Reply, select: bool) -> bool {
     match reply {
-        Reply::Command(answer) => answer.stage.is_last(),
+        Reply::Command(answer) => answer.stage.is_last() || (select && answer.stage == Stage::Selected),
         Reply::Page(_) => false,
         Reply::Readings(_) | Reply::Done | Reply::Failed(_) => true,
     }
