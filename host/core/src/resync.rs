@@ -211,7 +211,7 @@ impl Core {
     pub(crate) fn next_due(&self, group: GroupId) -> u64 {
         let state = &self.groups[group];
         let ticks = self.schedule.ticks(state.interval_ns);
-        let phase = schedule::phase(state.device.number(), ticks);
+        let phase = schedule::phase(state.device.number(), self.site.devices.len(), ticks);
         let from_ns = self.now.mono_ns.max(state.refused_until_ns);
         self.schedule.next_after(from_ns, phase, ticks)
     }

@@ -1,9 +1,10 @@
 //! Fixed-rate polling on a tick grid.
 //!
 //! A group is due at `phase + k x interval`, whatever happened before: a late or skipped read does not shift the next.
-//! Phases come from the golden ratio, so that devices spread evenly over an interval however many there are; the
-//! groups of one device share its phase, so that its intervals coincide where they can. A group whose turn passed
-//! (host late) is due once and counted for the rest: reads never pile up.
+//! Phases spread the devices evenly over an interval, by the golden ratio, but not one by one: a wake-up of host, plugin
+//! and sink costs as much as several requests, so a turn is shared by about [`DEVICES_PER_TURN`] devices while there are
+//! free ticks. The groups of one device share its phase, so that its intervals coincide where they can. A group whose
+//! turn passed (host late) is due once and counted for the rest: reads never pile up.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -29,10 +30,15 @@ pub(crate) struct Schedule {
 /// 2^64 / golden ratio: the most evenly spreading multiplier (D. Knuth, TAOCP 6.4).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Phase of device number `device` for `interval_ticks`, ticks.
-pub(crate) fn phase(device: u32, interval_ticks: u64) -> u64 {
+/// Devices that share a turn as long as there are more ticks than turns.
+const DEVICES_PER_TURN: u64 = 12;
+
+/// Phase of device number `device` out of `devices` for `interval_ticks`, ticks.
+pub(crate) fn phase(device: u32, devices: usize, interval_ticks: u64) -> u64 {
+    let turns = (devices as u64).div_ceil(DEVICES_PER_TURN).clamp(1, interval_ticks.max(1));
     let fraction = u64::from(device).wrapping_mul(GOLDEN);
-    ((u128::from(fraction) * u128::from(interval_ticks)) >> 64) as u64
+    let turn = (u128::from(fraction) * u128::from(turns)) >> 64;
+    (turn * u128::from(interval_ticks) / u128::from(turns)) as u64
 }
 
 impl Schedule {
@@ -91,10 +97,24 @@ mod tests {
     #[test]
     fn phases_spread_evenly() {
         let mut ticks = [0u32; 50];
-        for device in 0..500 {
-            ticks[phase(device, 50) as usize] += 1;
+        for device in 0..1_000 {
+            ticks[phase(device, 1_000, 50) as usize] += 1;
         }
-        assert!(ticks.iter().all(|count| (8..=12).contains(count)), "{ticks:?}");
+        assert!(ticks.iter().all(|count| (18..=22).contains(count)), "{ticks:?}");
+    }
+
+    #[test]
+    fn few_devices_share_turns_that_are_far_apart() {
+        let mut ticks = [0u32; 50];
+        for device in 0..100 {
+            ticks[phase(device, 100, 50) as usize] += 1;
+        }
+        let turns: Vec<_> = ticks.iter().enumerate().filter(|(_, count)| **count > 0).collect();
+        assert_eq!(turns.len(), 9, "{turns:?}");
+        assert!(turns.iter().all(|(_, count)| (10..=13).contains(*count)), "{turns:?}");
+        assert!(turns.windows(2).all(|two| two[1].0 - two[0].0 >= 5), "{turns:?}");
+        assert_eq!(phase(7, 8, 50), 0);
+        assert_eq!(phase(3, 1_000, 1), 0);
     }
 
     #[test]
