@@ -74,6 +74,7 @@ impl Core {
             cancels: BTreeMap::new(),
             unlocking: None,
             stopping: false,
+            drain_until_ns: None,
             oddities: Oddities::default(),
         };
         for plugin in &site.plugins {

@@ -82,6 +82,8 @@ pub struct Core {
     /// The state of the clock was told at least once.
     pub(crate) clock_known: bool,
     pub(crate) stopping: bool,
+    /// The drivers are gone: sinks deliver what is left until then.
+    pub(crate) drain_until_ns: Option<u64>,
     pub(crate) oddities: Oddities,
 }
 
@@ -120,6 +122,7 @@ impl Core {
     fn run_timer(&mut self, timer: Timer) {
         match timer {
             Timer::Housekeeping => self.housekeeping(),
+            Timer::Drain => {}
             Timer::Plugin(plugin) => self.check_heartbeat(plugin),
             Timer::Channel(channel) => self.channel_timer(channel),
             Timer::Instance(instance) => self.check_deadlines(instance),
@@ -209,6 +212,7 @@ impl Core {
             self.touched_sinks = sinks;
         }
         self.answer_commits();
+        self.stop_drained_sinks();
     }
 
     fn plugin_of(&self, endpoint: EndpointId) -> Option<PluginId> {

@@ -42,6 +42,8 @@ struct SinkPoints {
     parked: PointId,
 }
 
+/// At the end of the gateway a sink may take this long to deliver what it has.
+const DRAIN_NS: u64 = 3 * SECOND;
 /// Counters that one plugin may report by METRIC (G9).
 const MAX_REPORTED: usize = 1024;
 
@@ -333,12 +335,24 @@ impl Core {
         self.stop_sinks_when_drivers_are_gone();
     }
 
+    /// What the drivers' end brought is still delivered: a sink whose far side is up is stopped when its records are
+    /// confirmed, or when [`DRAIN_NS`] is over.
     pub(crate) fn stop_sinks_when_drivers_are_gone(&mut self) {
         let running = self.channels.values().any(|channel| channel.phase != ChannelPhase::Closed);
-        if self.stopping && !running {
+        if self.stopping && !running && self.drain_until_ns.is_none() {
+            self.drain_until_ns = Some(self.timers.arm(self.now.mono_ns + DRAIN_NS, Timer::Drain));
             for sink in self.sinks.ids() {
-                // What the drivers' end brought goes out before STOP.
-                self.pump(sink);
+                self.mark_sink(sink);
+            }
+        }
+    }
+
+    /// Stops the sinks that have nothing left to deliver.
+    pub(crate) fn stop_drained_sinks(&mut self) {
+        let Some(until_ns) = self.drain_until_ns else { return };
+        for sink in self.sinks.ids() {
+            let state = &self.sinks[sink];
+            if !state.is_up() || state.pending() == 0 || self.now.mono_ns >= until_ns {
                 self.stop_sink_for(sink, "the gateway stops");
             }
         }

@@ -16,6 +16,8 @@ use crate::{
 pub(crate) enum Timer {
     /// System points, ages, expiry: once a second.
     Housekeeping,
+    /// End of the time that sinks get to deliver their rest.
+    Drain,
     /// Heartbeat.
     Plugin(PluginId),
     /// Open and stop deadlines, back-off.

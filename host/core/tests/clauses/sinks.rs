@@ -173,25 +173,40 @@ fn a_retry_holds_back_its_device_and_the_latest_state_comes_last() {
     assert_eq!(values[..2], [6, 7], "{values:?}");
 }
 
+fn stops(bench: &mut Bench) -> Vec<u64> {
+    let stopped = bench.out.iter().filter_map(|output| match output {
+        Output::Stop { instance, .. } => Some(*instance),
+        _ => None,
+    });
+    let stopped = stopped.collect();
+    bench.out.retain(|output| !matches!(output, Output::Stop { .. }));
+    stopped
+}
+
 #[test]
-fn shutdown_stops_drivers_first_and_sinks_last() {
-    let (mut bench, _) = Bench::running(site(1), None, true);
+fn shutdown_stops_drivers_first_and_sinks_when_they_delivered_the_rest() {
+    let (mut bench, sink) = Bench::running(site(1), None, true);
     bench.step(Input::Shutdown);
-    let stops = |bench: &mut Bench| -> Vec<u64> {
-        bench
-            .take()
-            .into_iter()
-            .filter_map(|output| match output {
-                Output::Stop { instance, .. } => Some(instance),
-                _ => None,
-            })
-            .collect()
-    };
     assert_eq!(stops(&mut bench), [1], "the driver");
     bench.event(0, 1, 0, Event::Stopped);
-    let last = stops(&mut bench);
-    assert_eq!(last.len(), 1);
+    assert!(ledger(&bench).pending > 0, "comm_lost of its points");
+    assert_eq!(stops(&mut bench), Vec::<u64>::new(), "not before the far side has them");
+    bench.confirm(sink, Verdict::Delivered);
+    bench.pass(100);
+    bench.confirm(sink, Verdict::Delivered);
+    assert_eq!(ledger(&bench).pending, 0);
+    assert_eq!(stops(&mut bench), [sink]);
     assert!(!bench.core.is_stopped());
-    bench.event(1, last[0], 0, Event::Stopped);
+    bench.event(1, sink, 0, Event::Stopped);
     assert!(bench.core.is_stopped());
+}
+
+#[test]
+fn shutdown_does_not_wait_for_ever_for_a_far_side_that_confirms_nothing() {
+    let (mut bench, sink) = Bench::running(site(1), None, true);
+    bench.step(Input::Shutdown);
+    bench.event(0, 1, 0, Event::Stopped);
+    assert_eq!(stops(&mut bench), [1]);
+    bench.pass(3100);
+    assert_eq!(stops(&mut bench), [sink]);
 }
