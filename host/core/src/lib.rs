@@ -13,6 +13,7 @@
 
 pub mod decimal;
 pub mod input;
+pub mod journal;
 pub mod metrics;
 pub mod model;
 pub mod output;
