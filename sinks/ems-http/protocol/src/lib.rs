@@ -1,0 +1,1 @@
+//! EMS ingestion over HTTP for Busbar.

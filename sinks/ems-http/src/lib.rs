@@ -1,0 +1,1 @@
+//! EMS sink over HTTP for Busbar: configuration and glue.
