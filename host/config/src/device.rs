@@ -288,6 +288,7 @@ impl<'a> OneDevice<'_, 'a, '_> {
         model.max_skew = read.duration("max_skew");
         model.gateway_time = read.text("time_source").as_deref() == Some("gateway");
         model.maintenance = read.bool("maintenance").unwrap_or(false);
+        model.frame_log = read.bool("frame_log").unwrap_or(false);
         model.description = read.text("description").unwrap_or_default();
         model.labels = labels(cx, &self.path.key("labels"), read.table.table("labels"));
         if let (Some(stale), Some(node)) = (read.duration("stale_after"), read.table.get("stale_after")) {

@@ -103,7 +103,11 @@ impl Writer<'_> {
             LogFormat::Json => "json",
         };
         let level = host.log.level.as_str();
-        self.line("host", "log", format!("{{ level = \"{level}\", format = \"{format}\" }}"));
+        let file = host.log.file.as_ref().map_or_else(String::new, |file| {
+            let size = write::text(&units::show_size(file.max_size));
+            format!(", file = {}, max_size = {size}, backups = {}", path(&file.path), file.backups)
+        });
+        self.line("host", "log", format!("{{ level = \"{level}\", format = \"{format}\"{file} }}"));
         self.line("host", "tick", write::duration(core.tick));
         self.line("host", "resync_parallel", core.resync_parallel.to_string());
         let commands = match core.commands {
@@ -143,6 +147,7 @@ impl Writer<'_> {
         };
         self.line(&owner, "isolation", isolation);
         self.line(&owner, "workers", plugin.workers.to_string());
+        self.line(&owner, "memory_limit", write::text(&units::show_size(plugin.memory_limit)));
         let Some(of_file) = same_name.iter().find(|plugin| plugin.path.is_some() || plugin.sha256.is_some())
         else {
             return;
@@ -187,6 +192,7 @@ impl Writer<'_> {
         }
         self.line(&owner, "time_source", if device.gateway_time { "\"gateway\"" } else { "\"device\"" });
         self.line("", "maintenance", device.maintenance.to_string());
+        self.line("", "frame_log", device.frame_log.to_string());
         if !device.description.is_empty() {
             self.line(&owner, "description", write::text(&escaped(&device.description, false)));
         }

@@ -38,13 +38,33 @@ pub struct HostSettings {
 }
 
 /// `[host] log`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Log {
     /// Least severe level that is logged.
     pub level: LogLevel,
     /// Text or JSON lines.
     pub format: LogFormat,
+    /// Where it is written; `None`: standard error.
+    pub file: Option<LogFile>,
 }
+
+/// `[host] log.file` with its bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// The file; rotated files are beside it.
+    pub path: PathBuf,
+    /// Bytes at which it is rotated.
+    pub max_size: u64,
+    /// Rotated files kept.
+    pub backups: u32,
+}
+
+/// Default of `log.max_size`.
+const LOG_SIZE: u64 = 10_000_000;
+/// Smaller files would be rotated with every few lines.
+const MIN_LOG_SIZE: u64 = 64 * 1024;
+/// Default of `log.backups`.
+const LOG_BACKUPS: u32 = 5;
 
 /// `[host] log.level`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -117,7 +137,7 @@ pub(crate) fn build(cx: &Context<'_>, base: &FilePath, entry: Option<&Entry>) ->
         data_dir: base.join(read.text("data_dir").unwrap_or_else(|| "data".into())),
         plugin_dirs: plugin_dirs(cx, &path, base, table.get("plugin_dirs")),
         stage_dir: read.text("stage_dir").map(|dir| base.join(dir)),
-        log: log(cx, &path, table.table("log")),
+        log: log(cx, &path, base, table.table("log")),
         admin: table.get("admin").and_then(|node| admin(cx, &path.key("admin"), base, node)),
     };
     (core_host(&read), settings)
@@ -180,10 +200,12 @@ fn plugin_dirs(cx: &Context<'_>, path: &Path<'_>, base: &FilePath, node: Option<
     beside.into_iter().chain([PathBuf::from(SYSTEM_PLUGIN_DIR)]).collect()
 }
 
-fn log(cx: &Context<'_>, path: &Path<'_>, table: Option<&Table>) -> Log {
+fn log(cx: &Context<'_>, path: &Path<'_>, base: &FilePath, table: Option<&Table>) -> Log {
     let Some(table) = table else { return Log::default() };
-    let read = Reader { cx, path: &path.key("log"), table };
+    let path = path.key("log");
+    let read = Reader { cx, path: &path, table };
     Log {
+        file: log_file(&read, base),
         level: match read.text("level").as_deref() {
             Some("error") => LogLevel::Error,
             Some("warn") => LogLevel::Warn,
@@ -196,6 +218,29 @@ fn log(cx: &Context<'_>, path: &Path<'_>, table: Option<&Table>) -> Log {
             _ => LogFormat::Text,
         },
     }
+}
+
+fn log_file(read: &Reader<'_, '_>, base: &FilePath) -> Option<LogFile> {
+    let Reader { cx, path, table } = read;
+    let size = read.text("max_size").and_then(|text| units::size(&text));
+    if let (Some(..MIN_LOG_SIZE), Some(node)) = (size, table.get("max_size")) {
+        cx.problems.error(Some(node.pos), path.key("max_size"), "at least \"64KiB\"", cx.found(node));
+    }
+    let Some(file) = read.text("file") else {
+        for name in ["max_size", "backups"] {
+            if let Some(entry) = table.entry(name) {
+                let expected = "log.file beside it";
+                cx.problems.warning(Some(entry.key_pos), path.key(name), expected, "no file to rotate");
+            }
+        }
+        return None;
+    };
+    let backups = table.get("backups").and_then(Node::as_integer).and_then(|n| u32::try_from(n).ok());
+    Some(LogFile {
+        path: base.join(file),
+        max_size: size.unwrap_or(LOG_SIZE),
+        backups: backups.unwrap_or(LOG_BACKUPS),
+    })
 }
 
 fn admin(cx: &Context<'_>, path: &Path<'_>, base: &FilePath, node: &Node) -> Option<Admin> {

@@ -76,6 +76,9 @@ const LOG: &[Key] = &[
     )
     .or("\"info\""),
     key("format", Form::Words(&["text", "json"]), "One line of text or of JSON per event.").or("\"text\""),
+    key("file", Form::Text, "Written here instead of standard error, and rotated by size."),
+    key("max_size", Form::Size, "Size at which the file is rotated; at least 64KiB.").or("\"10MB\""),
+    key("backups", Form::Integer(0, 100), "Rotated files that are kept, as FILE.1 to FILE.N.").or("5"),
 ];
 
 /// `[host.admin]`.
@@ -107,6 +110,12 @@ pub(crate) const PLUGIN: &[Key] = &[
     ),
     key("sha256", Form::Text, "Refuse any other file (64 hex digits)."),
     key("workers", Form::Integer(1, 64), "Threads of its runtime.").or("1"),
+    key(
+        "memory_limit",
+        Form::Size,
+        "Most private memory of its worker process; beyond it the worker ends and is started again.",
+    )
+    .or("\"256MiB\""),
 ];
 
 /// Keys of a device that come in `[[device]]` only.
@@ -152,6 +161,7 @@ pub(crate) const DEVICE: &[Key] = &[
     key("time_zone", Form::Text, "Zone of a device that reports local time.").or("\"UTC\""),
     key("max_skew", Form::Duration(1), "A source time further off is replaced by the gateway's and flagged."),
     key("maintenance", Form::Bool, "No polling; points are invalid|operator_blocked.").or("false"),
+    key("frame_log", Form::Bool, "Every frame from and to the device is logged.").or("false"),
     key("description", Form::Text, "Free text."),
     key("labels", Form::Labels, "Labels for sinks and the API."),
 ];

@@ -79,7 +79,7 @@ pub use busbar_core::model::Site;
 pub use crate::{
     context::{MAX_BLOCKS_PER_DEVICE, MAX_POINTS, MAX_POINTS_PER_DEVICE},
     form::MAX_NAME,
-    host::{Admin, HostSettings, Log, LogFormat, LogLevel, Tls},
+    host::{Admin, HostSettings, Log, LogFile, LogFormat, LogLevel, Tls},
     plugin::{NoPlugins, PluginInfo},
     problem::{MAX_PROBLEMS, Problem, Severity},
     redact::MASK,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use busbar_contract::describe::PluginKind;
-use busbar_core::model::{Device, Host, Isolation, Plugin, Sink, Site};
+use busbar_core::model::{Device, Host, Isolation, MEMORY_LIMIT, Plugin, Sink, Site};
 
 use crate::{
     context::Context,
@@ -23,6 +23,7 @@ use crate::{
     problem::Path,
     shared, sink,
     tree::{Entry, Node},
+    units,
 };
 
 const PLUGIN_KINDS: [PluginKind; 2] = [PluginKind::Driver, PluginKind::Sink];
@@ -144,7 +145,21 @@ fn plain(name: &str, kind: PluginKind) -> Plugin {
         sha256: None,
         isolation: Isolation::InProcess,
         workers: 1,
+        memory_limit: MEMORY_LIMIT,
     }
+}
+
+/// Below this a plugin's runtime does not even start.
+const MIN_MEMORY_LIMIT: u64 = 32 * 1024 * 1024;
+
+fn memory_limit(read: &Reader<'_, '_>) -> Option<u64> {
+    let node = read.table.get("memory_limit")?;
+    let limit = units::size(&read.text("memory_limit")?)?;
+    if limit < MIN_MEMORY_LIMIT {
+        let (cx, path) = (read.cx, read.path.key("memory_limit"));
+        cx.problems.error(Some(node.pos), path, "at least \"32MiB\"", cx.found(node));
+    }
+    Some(limit)
 }
 
 /// Lays `[plugins.NAME]` over the plugins of that name. A driver and a sink of one name share it, apart from the file,
@@ -173,6 +188,7 @@ fn configured(cx: &Context<'_>, entry: &Entry, base: &FilePath, out: &mut [Plugi
         let found = format!("a driver and a sink named {:?}", &*entry.key);
         cx.problems.error(Some(file.key_pos), path.key(&file.key), expected, found);
     }
+    let memory_limit = memory_limit(&read);
     for plugin in out.iter_mut().filter(|plugin| plugin.name == *entry.key) {
         if kind.is_none_or(|kind| kind == plugin.kind) {
             plugin.path = read.text("path").map(|path| base.join(path).display().to_string());
@@ -183,6 +199,9 @@ fn configured(cx: &Context<'_>, entry: &Entry, base: &FilePath, out: &mut [Plugi
         }
         if let Some(workers) = table.get("workers").and_then(Node::as_integer) {
             plugin.workers = usize::try_from(workers).unwrap_or(1);
+        }
+        if let Some(limit) = memory_limit {
+            plugin.memory_limit = limit;
         }
     }
     if same_name == 0 {

@@ -45,6 +45,8 @@ pub(crate) struct Books {
     pub(crate) refused: u64,
     /// Deliveries made.
     pub(crate) deliveries: u64,
+    /// Monotonic time of the last confirmation; 0 = none yet.
+    pub(crate) last_delivered_ns: u64,
 }
 
 impl Books {

@@ -17,6 +17,9 @@ const DEVICE_STATES: [DeviceState; 6] = [
     DeviceState::Maintenance,
 ];
 
+/// With more devices there is no histogram per device (17 lines each); that per plugin stays.
+const MAX_DEVICE_HISTOGRAMS: usize = 1_000;
+
 type Labels = Vec<(&'static str, String)>;
 
 fn counter(name: &'static str, help: &'static str, labels: Labels, value: u64) -> Metric {
@@ -112,6 +115,27 @@ impl Core {
         for (metric, help, value) in named {
             all.push(counter(metric, help, labels(), value));
         }
+        for (kind, value) in device.errors.named() {
+            let mut labels = labels();
+            labels.push(("kind", kind.to_owned()));
+            all.push(counter("busbar_device_errors_total", "Requests that failed, by kind.", labels, value));
+        }
+        if device.last_exchange_ns > 0 {
+            all.push(gauge(
+                "busbar_device_last_success_timestamp_seconds",
+                "When the device last answered, seconds since 1970 UTC.",
+                labels(),
+                self.wall_seconds(device.last_exchange_ns),
+            ));
+        }
+        if self.devices.len() <= MAX_DEVICE_HISTOGRAMS {
+            all.push(Metric {
+                name: "busbar_device_poll_duration_seconds",
+                help: "From the submission of a scheduled read of the device to its completion.",
+                labels: labels(),
+                value: MetricValue::Histogram(device.poll_duration.clone()),
+            });
+        }
         let dropped = [
             ("foreign", counters.foreign_samples),
             ("late", counters.late_samples),
@@ -128,6 +152,12 @@ impl Core {
                 value,
             ));
         }
+    }
+
+    /// Wall clock of a moment of the monotonic one, seconds since 1970 UTC.
+    fn wall_seconds(&self, mono_ns: u64) -> f64 {
+        let ago = self.now.mono_ns.saturating_sub(mono_ns);
+        (self.now.wall_ns as f64 - ago as f64) / 1e9
     }
 
     fn sink_metrics(&self, id: SinkId, all: &mut Vec<Metric>) {
@@ -155,6 +185,14 @@ impl Core {
             labels(),
             sink.queue.in_flight() as f64,
         ));
+        if sink.books.last_delivered_ns > 0 {
+            all.push(gauge(
+                "busbar_sink_last_success_timestamp_seconds",
+                "When the far side last confirmed a record, seconds since 1970 UTC.",
+                labels(),
+                self.wall_seconds(sink.books.last_delivered_ns),
+            ));
+        }
         let bytes = sink.queue.bytes() + sink.slots.event_bytes();
         all.push(gauge(
             "busbar_sink_queue_bytes",
@@ -206,6 +244,16 @@ impl Core {
     }
 
     fn host_metrics(&self, all: &mut Vec<Metric>) {
+        for state in DEVICE_STATES {
+            let count = self.devices.ids().filter(|id| self.device_state(*id) == state).count();
+            let labels = vec![("state", state.as_str().to_owned())];
+            all.push(gauge(
+                "busbar_devices",
+                "Devices by state; their sum is all devices.",
+                labels,
+                count as f64,
+            ));
+        }
         let odd = [
             ("late", self.oddities.late),
             ("foreign", self.oddities.foreign),

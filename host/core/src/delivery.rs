@@ -44,7 +44,9 @@ impl Core {
     }
 
     pub(crate) fn take_acks(&mut self, sink: SinkId, lane: u32, acks: &[Ack]) {
+        let now_ns = self.now.mono_ns;
         let state = &mut self.sinks[sink];
+        let delivered = state.books.delivered;
         let mut retry = Vec::new();
         for ack in acks {
             if lane != 0 {
@@ -52,6 +54,9 @@ impl Core {
                 continue;
             }
             state.take_ack(ack, &mut retry);
+        }
+        if state.books.delivered > delivered {
+            state.books.last_delivered_ns = now_ns;
         }
         self.hold_devices(sink, retry);
         self.send_echoes(sink);

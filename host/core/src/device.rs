@@ -116,6 +116,9 @@ impl Core {
 
     pub(crate) fn device_request_finished(&mut self, device: DeviceId, pending: Pending, outcome: Outcome) {
         let current = pending.session == self.devices[device].session;
+        if let Outcome::Failed(failure) = &outcome {
+            self.devices[device].errors.count(failure.kind);
+        }
         match pending.work {
             Work::Command(command) => return self.command_finished(command, outcome),
             Work::Fetch(fetch) => return self.fetch_finished(fetch, outcome),

@@ -3,6 +3,8 @@
 //! Names are `busbar_*` with the unit last. Labels: `device`, `sink`, `plugin`, `reason`. Bounded: one entry per
 //! configured thing and name.
 
+use busbar_contract::FailureKind;
+
 /// How a metric is read.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MetricValue {
@@ -69,9 +71,69 @@ impl Histogram {
     }
 }
 
+/// Failed requests of a device by kind, as `/metrics` names them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Errors {
+    /// The device refused (an exception, an error code).
+    pub refused: u64,
+    /// No answer to any attempt.
+    pub no_answer: u64,
+    /// The session ended.
+    pub session: u64,
+    /// Not complete by the deadline.
+    pub deadline: u64,
+    /// The configuration does not fit the device.
+    pub configuration: u64,
+    /// The driver cannot do it.
+    pub unsupported: u64,
+    /// A bug of the driver.
+    pub bug: u64,
+}
+
+impl Errors {
+    /// Counts one; what was cancelled is no error.
+    pub const fn count(&mut self, kind: FailureKind) {
+        let counter = match kind {
+            FailureKind::Refused => &mut self.refused,
+            FailureKind::NoAnswer => &mut self.no_answer,
+            FailureKind::Session => &mut self.session,
+            FailureKind::Deadline => &mut self.deadline,
+            FailureKind::Configuration => &mut self.configuration,
+            FailureKind::Unsupported => &mut self.unsupported,
+            FailureKind::Bug => &mut self.bug,
+            FailureKind::Cancelled => return,
+        };
+        *counter += 1;
+    }
+
+    /// All of them with their names.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("refused", self.refused),
+            ("no_answer", self.no_answer),
+            ("session", self.session),
+            ("deadline", self.deadline),
+            ("configuration", self.configuration),
+            ("unsupported", self.unsupported),
+            ("bug", self.bug),
+        ]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_counted_by_kind() {
+        let mut errors = Errors::default();
+        for kind in [FailureKind::NoAnswer, FailureKind::NoAnswer, FailureKind::Bug, FailureKind::Cancelled] {
+            errors.count(kind);
+        }
+        let counted: Vec<_> = errors.named().into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("no_answer", 2), ("bug", 1)]);
+    }
 
     #[test]
     fn quantiles_name_the_bucket() {

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use crate::{
     arena::{ChannelId, DeviceId, EndpointId, GroupId, PluginId, PointId, SinkId},
-    metrics::Histogram,
+    metrics::{Errors, Histogram},
     model::Isolation,
     view::DeviceCounters,
 };
@@ -221,6 +221,8 @@ pub(crate) struct Device {
     pub(crate) commits: VecDeque<u32>,
 }
 
+    /// Requests that failed, by kind.
+    pub(crate) errors: Errors,
 /// Points of one device that are read together.
 #[derive(Debug)]
 pub(crate) struct Group {

@@ -39,7 +39,15 @@ fn describe(name: &str, kind: PluginKind) -> Describe {
 }
 
 fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin { name: name.into(), kind, path: None, sha256: None, isolation: Isolation::InProcess, workers: 1 }
+    Plugin {
+        name: name.into(),
+        kind,
+        path: None,
+        sha256: None,
+        isolation: Isolation::InProcess,
+        workers: 1,
+        memory_limit: busbar_core::model::MEMORY_LIMIT,
+    }
 }
 
 fn site() -> Site {

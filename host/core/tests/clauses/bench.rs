@@ -43,7 +43,15 @@ pub(crate) fn describe(name: &str, kind: PluginKind, durable: bool) -> Describe 
 }
 
 fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin { name: name.into(), kind, path: None, sha256: None, isolation: Isolation::InProcess, workers: 1 }
+    Plugin {
+        name: name.into(),
+        kind,
+        path: None,
+        sha256: None,
+        isolation: Isolation::InProcess,
+        workers: 1,
+        memory_limit: busbar_core::model::MEMORY_LIMIT,
+    }
 }
 
 /// Devices `d0..`, each with points `p0` (writable, 0 to 100) and `p1`; sink `s` gets everything.
@@ -103,7 +111,22 @@ impl Bench {
         self.step(Input::PluginReady(Box::new(ready)));
     }
 
+    /// One step. Audit lines about answers are on disk at once; those of requests wait for the test.
     pub(crate) fn step(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let before = self.out.len();
+            self.step_only(input);
+            inputs.extend(self.out[before..].iter().filter_map(|output| match output {
+                Output::Audit { audit, line } if *audit != 0 && line["event"] == "answer" => {
+                    Some(Input::Audited { audit: *audit, error: String::new() })
+                }
+                _ => None,
+            }));
+        }
+    }
+
+    pub(crate) fn step_only(&mut self, input: Input) {
         self.core.step(self.now, input, &mut self.out);
         self.core.check_invariants().expect("the books agree");
     }

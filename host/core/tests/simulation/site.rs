@@ -27,7 +27,15 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin { name: name.into(), kind, path: None, sha256: None, isolation: Isolation::InProcess, workers: 1 }
+    Plugin {
+        name: name.into(),
+        kind,
+        path: None,
+        sha256: None,
+        isolation: Isolation::InProcess,
+        workers: 1,
+        memory_limit: busbar_core::model::MEMORY_LIMIT,
+    }
 }
 
 /// Plugin 0 is the quiet driver, 1 the wild driver, 2 the durable sink, 3 the other sink.
