@@ -19,7 +19,7 @@ use crate::{
     output::Reply,
     request::GRACE_NS,
     select::same_owner,
-    state::{Asker, Command, CommandPhase, Deed, Extra, Outcome, Phase, Work},
+    state::{Asker, Command, CommandPhase, Deed, Extra, Outcome, Phase, Unsent, Work},
     table::Overlay,
     time::{MS, SECOND, ms},
     timers::Timer,
@@ -31,6 +31,9 @@ const MAX_COMMANDS: usize = 256;
 const EXCHANGES: u64 = 4;
 /// Longest time an asker may give a command.
 const MAX_SPAN_NS: u64 = 300 * SECOND;
+
+/// An answer waits so long at most for its line in the audit log.
+const ANSWER_AFTER_NS: u64 = 2 * SECOND;
 
 /// A refusal with its text.
 pub(crate) type Refusal = (Reason, String);
@@ -237,6 +240,9 @@ impl Core {
     pub(crate) fn audited(&mut self, audit: u64, error: &str) {
         if let Some(cancel) = self.cancels.remove(&audit) {
             return self.cancel_audited(cancel, error);
+        }
+        if self.answers.contains_key(&audit) {
+            return self.send_answers_up_to(audit);
         }
         let Some(id) = self.audits.remove(&audit) else { return };
         let Some(command) = self.commands.get(&id) else { return };
@@ -461,8 +467,36 @@ impl Core {
         let Some(command) = self.commands.get(&id) else { return };
         let asker = command.asker.clone();
         let line = self.audit_line("answer", command, id, Some(&answer));
-        self.out.push(Output::Audit { audit: 0, line });
-        self.reply_command(&asker, answer);
+        self.audit_then_reply(line, asker, answer);
+    }
+
+    /// The asker learns an answer when the audit log has it: nothing that anybody acts on is missing there.
+    fn audit_then_reply(&mut self, line: Json, asker: Asker, answer: Answer) {
+        let audit = self.next_command;
+        self.next_command += 1;
+        self.answers.insert(audit, Unsent { asker, answer, since_ns: self.now.mono_ns });
+        self.out.push(Output::Audit { audit, line });
+    }
+
+    /// Lines are written in order: what was said before is on disk, too, and stages keep their order.
+    fn send_answers_up_to(&mut self, audit: u64) {
+        while let Some(first) = self.answers.first_entry()
+            && *first.key() <= audit
+        {
+            let Unsent { asker, answer, .. } = first.remove();
+            self.reply_command(&asker, answer);
+        }
+    }
+
+    /// Once a second: a disk that hangs does not keep what happened at the device from the asker.
+    pub(crate) fn release_answers(&mut self) {
+        let Some(limit_ns) = self.now.mono_ns.checked_sub(ANSWER_AFTER_NS) else { return };
+        while let Some(first) = self.answers.first_entry()
+            && first.get().since_ns <= limit_ns
+        {
+            let Unsent { asker, answer, .. } = first.remove();
+            self.reply_command(&asker, answer);
+        }
     }
 
     fn reply_command(&mut self, asker: &Asker, answer: Answer) {
@@ -501,8 +535,7 @@ impl Core {
             "ts": rfc3339(self.now.wall_ns), "event": "answer", "point": name, "action": action, "value": value,
             "origin": origin, "stage": answer.stage, "reason": answer.reason, "text": answer.text,
         });
-        self.out.push(Output::Audit { audit: 0, line });
-        self.reply_command(asker, answer);
+        self.audit_then_reply(line, asker.clone(), answer);
     }
 
     fn audit_line(&self, event: &str, command: &Command, id: u64, answer: Option<&Answer>) -> Json {

@@ -84,6 +84,14 @@ pub(crate) struct Channel {
     pub(crate) zombies: u32,
 }
 
+/// An answer whose audit line is on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    pub(crate) asker: Asker,
+    pub(crate) answer: busbar_contract::Answer,
+    pub(crate) since_ns: u64,
+}
+
 /// Whose instance it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -213,6 +221,8 @@ pub(crate) struct Device {
     pub(crate) peer: String,
     pub(crate) counters: DeviceCounters,
     pub(crate) poll_duration: Histogram,
+    /// Requests that failed, by kind.
+    pub(crate) errors: Errors,
     pub(crate) online_point: PointId,
     pub(crate) gap_point: PointId,
     pub(crate) latency_point: PointId,
@@ -221,8 +231,6 @@ pub(crate) struct Device {
     pub(crate) commits: VecDeque<u32>,
 }
 
-    /// Requests that failed, by kind.
-    pub(crate) errors: Errors,
 /// Points of one device that are read together.
 #[derive(Debug)]
 pub(crate) struct Group {

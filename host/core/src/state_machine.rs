@@ -22,7 +22,7 @@ use crate::{
     stale::StaleHeap,
     state::{
         Channel, Command, Commit, Device, Endpoint, Fetch, Group, Instance, Oddities, Owner, Pending, Plugin,
-        Queued, StoreWait,
+        Queued, StoreWait, Unsent,
     },
     system::SystemPoints,
     table::Point,
@@ -65,6 +65,8 @@ pub struct Core {
     pub(crate) busy: BTreeMap<PointId, u64>,
     pub(crate) selections: Selections,
     pub(crate) audits: BTreeMap<u64, u64>,
+    /// Answers by the audit line they wait for; bounded by the disk's queue, which refuses a line at once when full.
+    pub(crate) answers: BTreeMap<u64, Unsent>,
     /// Cancels of selections that the host ends, by the audit line they wait for.
     pub(crate) cancels: BTreeMap<u64, Queued>,
     /// The stored document that unlocks commands as soon as it is on disk.

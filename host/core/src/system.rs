@@ -168,6 +168,7 @@ impl Core {
     /// Once a second: ages, expiry, slow system points.
     pub(crate) fn housekeeping(&mut self) {
         self.timers.arm(self.now.mono_ns + SECOND, Timer::Housekeeping);
+        self.release_answers();
         for sink in self.sinks.ids() {
             self.expire(sink);
             self.slow_sink_points(sink);

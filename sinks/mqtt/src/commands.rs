@@ -43,7 +43,8 @@ pub(crate) fn receive(
     memory.forget_old();
     let refused = match memory.gate.admit(topic, payload, retained, now) {
         Ok(request) if memory.pending.len() < MAX_PENDING => {
-            let pending = Pending { id: request.id.clone(), topic: answers, since: time::monotonic() };
+            let pending =
+                Pending { id: request.id.clone(), topic: answers, since: time::monotonic(), refused: None };
             let command = SinkCommand {
                 value: request.value,
                 expires_ns: request.expires_ns,
@@ -68,10 +69,19 @@ pub(crate) fn receive(
         text: format!("{word}: {}", refused.text),
     };
     let command = SinkCommand { refused: Some(answer), ..command(point, refused.id.as_deref(), now) };
-    vec![
-        Todo::Command { command: Box::new(command), pending: None },
-        result(answers, refused.id.as_deref(), "refused", word, &refused.text),
-    ]
+    let heard = body(refused.id.as_deref(), "refused", word, &refused.text);
+    tell_then_answer(command, answers, heard, memory.pending.len() < MAX_PENDING)
+}
+
+/// A refusal of our own: the client hears of it when the host has it in its audit log, or at once when there is no
+/// room to wait for that.
+fn tell_then_answer(command: SinkCommand, topic: String, payload: Vec<u8>, room: bool) -> Vec<Todo> {
+    let command = Box::new(command);
+    if !room {
+        return vec![Todo::Command { command, pending: None }, Todo::Result { topic, payload }];
+    }
+    let pending = Pending { id: String::new(), topic, since: time::monotonic(), refused: Some(payload) };
+    vec![Todo::Command { command, pending: Some(pending) }]
 }
 
 /// Key of the ids in the sink's durable state.
@@ -104,11 +114,11 @@ pub(crate) async fn remember(link: &Link<Mqtt>, memory: &Shared) -> Result<()> {
 }
 
 /// A command whose id is not on disk: to the audit log, and to the client.
-pub(crate) fn not_stored(mut command: SinkCommand, pending: Pending, text: &str) -> [Todo; 2] {
+pub(crate) fn not_stored(mut command: SinkCommand, pending: Pending, text: &str) -> Vec<Todo> {
     let word = Refusal::NotStored.as_str();
     command.refused = Some(Answer::refused(Reason::LockedOut, format!("{word}: {text}")));
-    let answer = result(pending.topic, Some(&pending.id), "refused", word, text);
-    [Todo::Command { command: Box::new(command), pending: None }, answer]
+    let heard = body(Some(&pending.id), "refused", word, text);
+    tell_then_answer(command, pending.topic, heard, true)
 }
 
 fn command(point: u32, id: Option<&str>, now: i64) -> SinkCommand {
@@ -137,7 +147,8 @@ pub(crate) fn answered(number: u64, answer: &AnswerTo, memory: &mut Memory) -> O
         false => memory.pending.get(&number)?.clone(),
     };
     let reason = reason.map_or("", |reason| reason.as_str());
-    Some(result(pending.topic, Some(&pending.id), word(*stage), reason, text))
+    let payload = pending.refused.unwrap_or_else(|| body(Some(&pending.id), word(*stage), reason, text));
+    Some(Todo::Result { topic: pending.topic, payload })
 }
 
 const fn word(stage: Stage) -> &'static str {
@@ -150,10 +161,10 @@ const fn word(stage: Stage) -> &'static str {
     }
 }
 
-fn result(topic: String, id: Option<&str>, result: &str, reason: &str, text: &str) -> Todo {
+fn body(id: Option<&str>, result: &str, reason: &str, text: &str) -> Vec<u8> {
     let mut payload = Vec::with_capacity(128);
     write_result(&mut payload, id, result, reason, text, time::now());
-    Todo::Result { topic, payload }
+    payload
 }
 
 impl Memory {
@@ -231,19 +242,22 @@ mod tests {
             (br#"{"id":"1","value":1}"#.to_vec(), false, "no_expires"),
             (br#"{"id":"1","value":1,"expires":1}"#.to_vec(), false, "expired"),
         ] {
-            let mut todo = receive(TOPIC, &payload, retained, &points(), &mut memory);
-            assert_eq!(shown(todo.pop().unwrap()).1["reason"], reason);
-            let Some(Todo::Command { command, pending: None }) = todo.pop() else {
+            let todo = receive(TOPIC, &payload, retained, &points(), &mut memory).pop();
+            let Some(Todo::Command { command, pending: Some(pending) }) = todo else {
                 panic!("for the audit log")
             };
             let refused = command.refused.unwrap();
+            memory.pending.insert(5, pending);
+            let heard = answered(5, &AnswerTo::Command(refused.clone()), &mut memory).unwrap();
+            assert_eq!(shown(heard).1["reason"], reason, "after the audit log has it");
             assert_eq!(refused.stage, Stage::Refused);
             assert!(refused.text.starts_with(reason), "{refused:?}");
         }
         let first = receive(TOPIC, &request("1"), false, &points(), &mut memory).pop();
         assert!(matches!(first, Some(Todo::Command { pending: Some(_), .. })));
-        let again = receive(TOPIC, &request("1"), false, &points(), &mut memory).pop().unwrap();
-        assert_eq!(shown(again).1["reason"], "repeated");
+        let again = receive(TOPIC, &request("1"), false, &points(), &mut memory).pop();
+        let Some(Todo::Command { command, .. }) = again else { panic!("{again:?}") };
+        assert!(command.refused.unwrap().text.starts_with("repeated"));
     }
 
     #[test]
@@ -251,7 +265,8 @@ mod tests {
         let shared = Shared::of("h", "bounded");
         let mut memory = shared.lock();
         for number in 0..MAX_PENDING as u64 {
-            let pending = Pending { id: "x".into(), topic: "t".into(), since: time::monotonic() };
+            let pending =
+                Pending { id: "x".into(), topic: "t".into(), since: time::monotonic(), refused: None };
             memory.pending.insert(number, pending);
         }
         let todo = receive(TOPIC, &request("full"), false, &points(), &mut memory).pop().unwrap();

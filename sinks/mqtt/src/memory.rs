@@ -38,6 +38,8 @@ pub(crate) struct Pending {
     pub topic: String,
     /// Monotonic time of the request.
     pub since: Duration,
+    /// What the client gets whatever the host answers: it was refused here.
+    pub refused: Option<Vec<u8>>,
 }
 
 /// Shared by all connections of one sink.

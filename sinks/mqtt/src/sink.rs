@@ -249,7 +249,8 @@ impl Mqtt {
             self.fault = None;
         }
         while !self.todo.is_empty() {
-            if matches!(self.todo.front(), Some(Todo::Command { pending: Some(_), .. })) {
+            if matches!(self.todo.front(), Some(Todo::Command { command, pending: Some(_) }) if command.refused.is_none())
+            {
                 self.remember(link).await?;
             }
             let Some(todo) = self.todo.pop_front() else { break };
@@ -259,7 +260,6 @@ impl Mqtt {
                     self.todo.push_front(kept);
                     let number = link.ctx.command(*command).await?;
                     self.todo.pop_front();
-                    // What the host answers to a command that was refused here is known already.
                     if let Some(pending) = pending {
                         self.memory.lock().pending.insert(number, pending);
                     }
@@ -282,9 +282,9 @@ impl Mqtt {
             return Err(error);
         }
         if let Some(Todo::Command { command, pending: Some(pending) }) = self.todo.pop_front() {
-            let [audit, answer] = commands::not_stored(*command, pending, error.text());
-            self.todo.push_front(answer);
-            self.todo.push_front(audit);
+            for todo in commands::not_stored(*command, pending, error.text()).into_iter().rev() {
+                self.todo.push_front(todo);
+            }
         }
         Ok(())
     }

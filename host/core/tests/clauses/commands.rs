@@ -157,6 +157,26 @@ fn an_interlock_that_is_not_good_or_not_equal_refuses_with_local_mode() {
 }
 
 #[test]
+fn the_asker_hears_of_an_answer_when_the_audit_log_has_it_or_after_two_seconds() {
+    for written in [true, false] {
+        let (mut bench, sink) = Bench::running(site(1), None, true);
+        let seen = bench.ask_audited(sink, 1, operate(1));
+        let answer = Some(Answer::stage(Stage::Finished));
+        let done = Event::Done(Done { answer, ..Done::default() });
+        let (instance, request) = (seen.commands[0].0, seen.commands[0].1);
+        bench.step_only(Input::Event { plugin: 0, instance, request, event: done });
+        let seen = bench.seen();
+        assert!(seen.answers.is_empty(), "{:?}", seen.answers);
+        if written {
+            bench.step(Input::Audited { audit: seen.audits[0].0, error: String::new() });
+        } else {
+            bench.pass(4000);
+        }
+        assert_eq!(bench.seen().answers, [Answer::stage(Stage::Finished)]);
+    }
+}
+
+#[test]
 fn without_an_audit_log_commands_are_refused() {
     let (mut bench, sink) = Bench::running(site(1), None, true);
     let seen = bench.ask(sink, 1, operate(1));

@@ -280,10 +280,7 @@ impl World {
             expires_ns,
             refused: None,
         };
-        if action == Action::Cancel {
-            self.cancels.insert((instance, request));
-        }
-        self.ask((instance, request), vec![point], expires_ns != 0);
+        self.ask((instance, request), expires_ns != 0);
         self.event(instance, request, MS, Event::Command(command));
     }
 
@@ -303,7 +300,7 @@ impl World {
         let points = values.iter().map(|entry| entry.point).collect();
         let origin = self.origin();
         let _ = sink;
-        self.ask((instance, request), points, false);
+        self.ask((instance, request), false);
         let write = WriteBlock { block, values, origin, deadline_ms: 800 };
         self.event(instance, request, MS, Event::WriteBlock(write));
     }
