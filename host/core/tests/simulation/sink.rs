@@ -297,7 +297,6 @@ impl World {
         let values = [first, first + 2]
             .map(|point| PointValue { point, value: busbar_contract::Value::Int(self.command_value()) })
             .to_vec();
-        let points = values.iter().map(|entry| entry.point).collect();
         let origin = self.origin();
         let _ = sink;
         self.ask((instance, request), false);

@@ -759,7 +759,6 @@ impl World {
             _ => {
                 let value = self.command_value();
                 let point = format!("{name}/p0");
-                let number = self.core.point(&point).map_or(u32::MAX, |point| point.number);
                 self.ask((0, id), false);
                 Ask::Command(OperatorCommand {
                     point,
