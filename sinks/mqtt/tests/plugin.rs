@@ -17,6 +17,7 @@ use busbar_contract::{
     Action, Answer, Cause, Event, Flags, Quality, Reason, Request, Samples, Stage, Value, batch,
     binary::{Ack, Verdict},
     describe::Open,
+    event::SinkCommand,
     request::{AnswerTo, OfDevice, Points, SinkPoint},
 };
 use busbar_loader::{Instance, Isolation};
@@ -124,6 +125,16 @@ impl Site {
         assert!(matches!(connected, Said::Event(_, _, Event::Done(_))), "{connected:?}");
         self.expect("busbar/site-7/status", "online");
         instance
+    }
+
+    /// The sink tells the host of a command that it refuses itself; the host has written it to its audit log.
+    fn audits_refusal(&mut self, instance: &Instance, word: &str) {
+        let (number, event) = self.rig.event(|event| matches!(event, Event::Command(_)));
+        let Event::Command(SinkCommand { refused: Some(refused), .. }) = event else {
+            panic!("never executed: {event:?}")
+        };
+        assert!(refused.text.starts_with(word), "{refused:?}");
+        self.rig.answer(instance, number, AnswerTo::Command(refused));
     }
 
     /// The sink writes the ids before the command; what it wrote.
@@ -489,16 +500,15 @@ fn commands_and_their_answers() {
     expect(&mut site, "a", "finished", "");
 
     site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);
+    site.audits_refusal(&instance, "repeated");
     expect(&mut site, "a", "refused", "repeated");
-    let (_, audit) = site.rig.event(|event| matches!(event, Event::Command(_)));
-    let Event::Command(audit) = audit else { panic!("{audit:?}") };
-    assert!(audit.refused.is_some_and(|answer| answer.text.starts_with("repeated")), "for the audit log");
     site.broker.publish(
         "busbar/site-7/m1/u/set",
         json!({ "id": "b", "value": 1, "expires": 1 }).to_string(),
         1,
         false,
     );
+    site.audits_refusal(&instance, "expired");
     expect(&mut site, "b", "refused", "expired");
     site.broker.publish("busbar/site-7/m1/u/set", request("c"), 1, false);
     site.stored(&instance);
@@ -514,8 +524,10 @@ fn commands_and_their_answers() {
     site.broker.cut();
     site.down();
     site.rig.done(&instance, &Request::Connect(FAR_SIDE));
+    site.audits_refusal(&instance, "retained");
     expect(&mut site, "stored", "refused", "retained");
     site.broker.publish("busbar/site-7/m1/u/set", request("c"), 1, false);
+    site.audits_refusal(&instance, "repeated");
     expect(&mut site, "c", "refused", "repeated");
     site.rig.stop(&instance);
     let commands = site.rig.leftovers().into_iter().filter(
@@ -550,15 +562,13 @@ fn a_restart_repeats_no_command() {
     site.name = format!("{}-restarted", site.name);
     let instance = site.commanding(json!({}), two_devices(), Some(stored));
     site.broker.publish("busbar/site-7/m1/u/set", request("a"), 1, false);
+    site.audits_refusal(&instance, "repeated");
     assert_eq!(reason(&mut site), "repeated");
-    let (_, audit) = site.rig.event(|event| matches!(event, Event::Command(_)));
-    assert!(matches!(audit, Event::Command(command) if command.refused.is_some()));
 
     site.broker.publish("busbar/site-7/m1/u/set", request("b"), 1, false);
     site.rig.state(&instance, AnswerTo::StatePut { error: "the disk is full".into() });
+    site.audits_refusal(&instance, "not_stored");
     assert_eq!(reason(&mut site), "not_stored");
-    let (_, audit) = site.rig.event(|event| matches!(event, Event::Command(_)));
-    assert!(matches!(audit, Event::Command(command) if command.refused.is_some()), "never executed");
     site.rig.stop(&instance);
     site.end();
 }
