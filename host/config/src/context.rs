@@ -14,7 +14,7 @@ use crate::{
     plugin::PluginInfo,
     problem::{Path, Problems},
     redact,
-    secret::{self, Vault},
+    secret::{self, Origin, Resolved, Vault},
     source::{Pos, Sources},
     tree::{Data, Node, Table, parse_integer, parse_value},
 };
@@ -44,7 +44,11 @@ pub(crate) struct Context<'a> {
     pub(crate) lost: Cell<usize>,
     /// Places of those values: what a schema says about them is a consequence too.
     lost_places: RefCell<HashSet<Pos>>,
-    resolved: RefCell<HashMap<Rc<str>, Option<Rc<str>>>>,
+    /// Values of other types than text that came by a reference, as written: see [`crate::settle`].
+    pub(crate) settled: RefCell<HashMap<Pos, Rc<str>>>,
+    /// Where keys with references to the environment have their values from.
+    pub(crate) origins: RefCell<BTreeMap<String, Vec<Origin>>>,
+    resolved: RefCell<HashMap<Rc<str>, Option<Rc<Resolved>>>>,
     reported_absent: RefCell<BTreeSet<(String, &'static str)>>,
 }
 
@@ -61,6 +65,8 @@ impl<'a> Context<'a> {
             points: Cell::new(0),
             lost: Cell::new(0),
             lost_places: RefCell::default(),
+            settled: RefCell::default(),
+            origins: RefCell::default(),
             resolved: RefCell::default(),
             reported_absent: RefCell::default(),
         }
@@ -76,22 +82,50 @@ impl<'a> Context<'a> {
         if secret::is_secret(raw) {
             self.references.borrow_mut().insert(path.to_string(), raw.to_string());
         }
-        if let Some(known) = self.resolved.borrow().get(raw) {
-            if known.is_none() {
-                self.lose(node.pos);
-            }
-            return known.as_ref().map(|text| Cow::Owned(text.to_string()));
-        }
-        let result = match self.vault.resolve(raw) {
-            Ok(text) => Some(text),
-            Err((expected, found, help)) => {
-                self.problems.error(Some(node.pos), path, expected, found).help(help);
+        let known = self.resolved.borrow().get(raw).cloned();
+        let result = match known {
+            Some(None) => {
                 self.lose(node.pos);
                 None
             }
-        };
-        self.resolved.borrow_mut().insert(raw.clone(), result.as_deref().map(Rc::from));
-        result.map(Cow::Owned)
+            Some(known) => known,
+            None => {
+                let result = match self.vault.resolve(raw) {
+                    Ok(resolved) => Some(Rc::new(resolved)),
+                    Err((expected, found, help)) => {
+                        self.problems.error(Some(node.pos), path, expected, found).help(help);
+                        self.lose(node.pos);
+                        None
+                    }
+                };
+                self.resolved.borrow_mut().insert(raw.clone(), result.clone());
+                result
+            }
+        }?;
+        if !result.origins.is_empty() {
+            self.origins.borrow_mut().insert(path.to_string(), result.origins.clone());
+        }
+        Some(Cow::Owned(result.text.clone()))
+    }
+
+    /// Notes, for print-config, that the value here came by a reference although it is no text.
+    pub(crate) fn note_settled(&self, path: &Path<'_>, pos: Pos) {
+        let Some(raw) = self.settled.borrow().get(&pos).cloned() else { return };
+        let path = path.to_string();
+        if let Ok(Resolved { origins, .. }) = self.vault.resolve(&raw) {
+            self.origins.borrow_mut().insert(path.clone(), origins);
+        }
+        self.references.borrow_mut().insert(path, raw.to_string());
+    }
+
+    /// A number or switch of a plugin that came by a reference: print-config shows the reference instead of a mask, so
+    /// that what it prints reads back.
+    pub(crate) fn reveal(&self, key: &str, raw: &str) {
+        let name = key.rsplit('.').next().unwrap_or_default();
+        if !redact::telling(name) {
+            self.masked.borrow_mut().remove(key);
+            self.references.borrow_mut().insert(key.to_owned(), raw.to_owned());
+        }
     }
 
     /// Notes a value that could not be made.

@@ -17,6 +17,7 @@ use crate::{
     context::Context,
     form, keys,
     problem::{Path, did_you_mean},
+    settle,
     source::{self, MAX_FILES, Pos},
     tree::{self, Entry, Node, Table},
 };
@@ -67,7 +68,8 @@ impl Reader<'_, '_> {
         let source = self.cx.sources.borrow_mut().add(name, path.to_owned(), text);
         let text =
             self.cx.sources.borrow().files().get(source).map(|s| s.text().to_owned()).unwrap_or_default();
-        let (root, errors) = tree::parse(source, &text);
+        let (mut root, errors) = tree::parse(source, &text);
+        settle::document(self.cx, &mut root);
         self.broken = !errors.is_empty();
         for (pos, message) in errors {
             self.cx.problems.error(Some(pos), Path::Root, "valid TOML", message);

@@ -21,6 +21,7 @@ use crate::{
     map::secret_keys,
     point::{Kind, METADATA, kind},
     redact::{self, MASK},
+    secret::Origin,
     units, write,
 };
 
@@ -29,8 +30,10 @@ use crate::{
 pub(crate) struct Notes {
     /// Keys whose values must not be shown.
     pub(crate) masked: BTreeSet<String>,
-    /// Keys of the host whose values came by a reference, as written.
+    /// Keys of the host, and numbers and switches of plugins, whose values came by a reference, as written.
     pub(crate) references: BTreeMap<String, String>,
+    /// Where keys with references to the environment have their values from.
+    pub(crate) origins: BTreeMap<String, Vec<Origin>>,
     /// Beside [`Site::devices`].
     pub(crate) devices: Vec<DeviceNotes>,
     /// Beside [`Site::sinks`].
@@ -77,8 +80,28 @@ impl Writer<'_> {
     /// `key = value`, unless the value came by a reference.
     fn line(&mut self, owner: &str, key: &str, value: impl Into<String>) {
         let value = self.or_reference(owner, key, value.into());
+        let origins = self.origins(owner, key);
         // Writing to a String cannot fail.
-        let _ = writeln!(self.out, "{} = {value}", write::key(key));
+        let _ = writeln!(self.out, "{} = {value}{origins}", write::key(key));
+    }
+
+    /// A comment that tells where the value of a key, or of keys inside it, came from.
+    fn origins(&self, owner: &str, key: &str) -> String {
+        let path = format!("{owner}.{key}");
+        let notes: Vec<String> = self
+            .notes
+            .origins
+            .range(path.clone()..)
+            .map_while(|(found, origins)| Some((found.strip_prefix(path.as_str())?, origins)))
+            .filter(|(rest, _)| rest.is_empty() || rest.starts_with(['.', '[']))
+            .flat_map(|(rest, origins)| {
+                let name = rest.trim_start_matches('.');
+                origins.iter().map(move |origin| {
+                    if name.is_empty() { origin.to_string() } else { format!("{name}: {origin}") }
+                })
+            })
+            .collect();
+        if notes.is_empty() { String::new() } else { format!(" # {}", notes.join("; ")) }
     }
 
     fn or_reference(&self, owner: &str, key: &str, value: String) -> String {
@@ -169,7 +192,7 @@ impl Writer<'_> {
         self.line("", "name", write::text(&device.name));
         self.line(&owner, "driver", write::text(&device.driver));
         let connection = self.hidden(&format!("{owner}.connection"), &device.connection, false);
-        self.line("", "connection", write::value(&connection));
+        self.line(&owner, "connection", write::value(&connection));
         if let Some(settings) = device.settings.as_object() {
             for (key, value) in settings {
                 let value = self.hidden_key(&owner, key, value, false);
@@ -183,7 +206,7 @@ impl Writer<'_> {
             }
         }
         self.line(&owner, "response_timeout", write::duration(device.response_timeout));
-        self.line("", "retries", device.retries.to_string());
+        self.line(&owner, "retries", device.retries.to_string());
         self.line(&owner, "probe_interval", write::duration(device.probe_interval));
         self.line("", "reconnect", backoff(device.reconnect));
         self.line(&owner, "integrity", write::duration(device.integrity));
@@ -296,7 +319,7 @@ impl Writer<'_> {
             Some(map) if notes.free_entries => map.remove("map"),
             _ => None,
         };
-        self.line("", "settings", write::value(&settings));
+        self.line(&owner, "settings", write::value(&settings));
         let patterns: Vec<String> =
             notes.patterns.iter().map(|pattern| write::text(&escaped(pattern, false))).collect();
         self.line("", "points", format!("[{}]", patterns.join(", ")));
@@ -365,6 +388,10 @@ impl Writer<'_> {
     fn hidden(&self, path: &str, value: &Json, in_point: bool) -> Json {
         if self.notes.masked.contains(path) {
             return MASK.into();
+        }
+        // A number or switch: a text is behind the mask.
+        if let (Some(raw), false) = (self.notes.references.get(path), value.is_string()) {
+            return raw.as_str().into();
         }
         match value {
             Json::Object(map) => Json::Object(

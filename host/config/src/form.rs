@@ -122,6 +122,7 @@ pub(crate) fn check_required(cx: &Context<'_>, path: &Path<'_>, node: &Node, key
 
 /// Checks one value; reports what is wrong and returns whether it is right.
 pub(crate) fn check(cx: &Context<'_>, path: &Path<'_>, node: &Node, form: &Form) -> bool {
+    cx.note_settled(path, node.pos);
     match form {
         Form::Elsewhere => true,
         Form::Table(keys) => match node.as_table() {

@@ -206,11 +206,11 @@ fn log(cx: &Context<'_>, path: &Path<'_>, base: &FilePath, table: Option<&Table>
     let read = Reader { cx, path: &path, table };
     Log {
         file: log_file(&read, base),
-        level: match read.text("level").as_deref() {
-            Some("error") => LogLevel::Error,
-            Some("warn") => LogLevel::Warn,
-            Some("debug") => LogLevel::Debug,
-            Some("trace") => LogLevel::Trace,
+        level: match (read.text("level").as_deref(), read.bool("debug")) {
+            (Some("trace"), _) => LogLevel::Trace,
+            (Some("debug"), _) | (_, Some(true)) => LogLevel::Debug,
+            (Some("error"), _) => LogLevel::Error,
+            (Some("warn"), _) => LogLevel::Warn,
             _ => LogLevel::Info,
         },
         format: match read.text("format").as_deref() {
@@ -235,6 +235,10 @@ fn log_file(read: &Reader<'_, '_>, base: &FilePath) -> Option<LogFile> {
         }
         return None;
     };
+    // An empty text is how a variable of the environment says "no file".
+    if file.is_empty() {
+        return None;
+    }
     let backups = table.get("backups").and_then(Node::as_integer).and_then(|n| u32::try_from(n).ok());
     Some(LogFile {
         path: base.join(file),

@@ -20,6 +20,7 @@ use crate::{
     dialect::{Place, secrets, segments},
     explain, files,
     problem::Path,
+    settle,
     source::Pos,
     tree::Node,
 };
@@ -117,6 +118,7 @@ impl<'a> Piece<'a> {
         value: &mut Json,
         more_keys: &[&str],
     ) -> Vec<String> {
+        settle::plugin(cx, &exhibit.key, exhibit.node, self.schema, value);
         let unknown: Vec<&String> = match value.as_object() {
             Some(map) if !self.open => map.keys().filter(|key| !self.knows(key)).collect(),
             _ => Vec::new(),

@@ -62,6 +62,11 @@ pub(crate) const HOST: &[Key] = &[
     .or("\"enabled\""),
     key("select_timeout", Form::Duration(1), "How long a selection lives without an operate.").or("\"30s\""),
     key(
+        "only",
+        Form::OneOrList(&Form::Text),
+        "Runs these devices only: names, patterns with `*` and `?`, or label=value; empty texts count for nothing. Default: all.",
+    ),
+    key(
         "stage_dir",
         Form::Text,
         "Where private copies of plugins are kept; must not be mounted noexec. Default: in data_dir.",
@@ -76,6 +81,7 @@ const LOG: &[Key] = &[
     )
     .or("\"info\""),
     key("format", Form::Words(&["text", "json"]), "One line of text or of JSON per event.").or("\"text\""),
+    key("debug", Form::Bool, "The level is at least debug, whatever `level` says.").or("false"),
     key("file", Form::Text, "Written here instead of standard error, and rotated by size."),
     key("max_size", Form::Size, "Size at which the file is rotated; at least 64KiB.").or("\"10MB\""),
     key("backups", Form::Integer(0, 100), "Rotated files that are kept, as FILE.1 to FILE.N.").or("5"),

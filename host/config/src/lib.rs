@@ -5,11 +5,13 @@
 //!
 //! ```text
 //! source, tree, csv            files -> nodes that know their place
+//! secret, settle               references to the environment and to files
 //! document                     main file + includes -> devices, sinks, templates, defaults
 //! template, library            variables, repetition, map files -> the points of one device
 //! device, merge, point, block  layers and defaults, the driver's keys -> devices
 //! sink, route, map             patterns and map entries -> sinks
 //! shared                       one host in two lists
+//! only                         the devices that are to run, where not all are
 //! site                         what refers to something else, plugins -> Site
 //! judge, explain, dialect      the plugin's JSON Schema and its CHECK, mapped back to the places
 //! render, effective, schema, map_list  output: problems, print-config, editors, control centre
@@ -53,6 +55,7 @@ mod library;
 mod map;
 mod map_list;
 mod merge;
+mod only;
 mod pattern;
 mod plugin;
 mod point;
@@ -62,6 +65,7 @@ pub mod render;
 mod route;
 mod schema;
 mod secret;
+mod settle;
 mod shared;
 mod sink;
 mod site;
@@ -179,6 +183,7 @@ fn load_inner(path: &Path, text: Option<&str>, plugins: &dyn PluginInfo, options
     let notes = effective::Notes {
         masked: cx.masked.into_inner(),
         references: cx.references.into_inner(),
+        origins: cx.origins.into_inner(),
         devices: made.devices,
         sinks: made.sinks,
     };

@@ -12,6 +12,7 @@ use crate::{
     csv, document, form,
     keys::DEVICE_ONLY,
     problem::Path,
+    settle,
     source::{self, MAX_FILES, Pos},
     template::Repeat,
     tree::{self, Entry, Node, Table},
@@ -188,7 +189,8 @@ impl<'d> Library<'d> {
 
 /// A TOML map file: `points = [..]` (with `blocks`) or `map = [..]`.
 fn toml_list(cx: &Context<'_>, source: usize, text: &str, key: &'static str) -> List {
-    let (root, errors) = tree::parse(source, text);
+    let (mut root, errors) = tree::parse(source, text);
+    settle::document(cx, &mut root);
     for (pos, message) in errors {
         cx.problems.error(Some(pos), Path::Root, "valid TOML", message);
     }

@@ -29,12 +29,16 @@ pub(crate) fn telling(key: &str) -> bool {
     TELLING.iter().any(|word| key.contains(word))
 }
 
-/// The value, with its quotes, is nothing but one reference: its name is no secret and helps to find the mistake.
+/// The value, with its quotes, is nothing but one reference: its name is no secret and helps to find the mistake. A
+/// default in it may be the secret itself.
 pub(crate) fn is_reference(value: &str) -> bool {
     let inner = value.trim_matches(['"', '\'']);
     inner.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).is_some_and(|name| {
-        name.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'.' | b'/' | b'-'))
+        let name = name.strip_suffix(":-").unwrap_or(name);
+        !name.contains(":-")
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'.' | b'/' | b'-'))
     })
 }
 
@@ -182,6 +186,8 @@ mod tests {
         assert_eq!(line("password = \"open end", &[]), "password = *********");
         assert_eq!(line("password = \"${env:X}\"", &[]), "password = \"${env:X}\"");
         assert_eq!(line("password = \"x${env:X}\"", &[]), "password = ***********");
+        assert_eq!(line("password = \"${env:X:-}\"", &[]), "password = \"${env:X:-}\"");
+        assert_eq!(line("password = \"${env:X:-hunter2}\"", &[]), "password = *******************");
         assert_eq!(line("user = \"me\"", &[(7, 11)]), "user = ****");
         assert!(telling("mqtt-Password") && telling("encryption_key") && !telling("key"));
     }

@@ -20,6 +20,7 @@ use crate::{
     judge::Judge,
     keys,
     library::{Library, check_defaults},
+    only,
     problem::Path,
     shared, sink,
     tree::{Entry, Node},
@@ -71,7 +72,11 @@ pub(crate) fn build(cx: &Context<'_>, document: &Document, host: Host, base: &Fi
     let (devices, device_notes): (Vec<Device>, Vec<DeviceNotes>) =
         devices.into_iter().map(|made| (made.model, made.notes)).unzip();
     let plugins = plugins(cx, &document.plugins, &devices, &sinks, base);
-    MadeSite { site: Site { host, plugins, devices, sinks }, devices: device_notes, sinks: notes }
+    let mut site = Site { host, plugins, devices, sinks };
+    let kept = only::apply(cx, document.host.as_ref(), &mut site);
+    let mut kept = kept.into_iter();
+    let devices = device_notes.into_iter().filter(|_| kept.next().unwrap_or(true)).collect();
+    MadeSite { site, devices, sinks: notes }
 }
 
 /// The texts under `key` of a list of tables, without repetition.
