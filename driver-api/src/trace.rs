@@ -27,6 +27,8 @@ use tracing::{
 pub(crate) const NO_DEVICE: u32 = u32::MAX;
 /// Name of the SDK's span.
 const SPAN: &str = "busbar_device";
+/// Target of frames, see `Device::log_frame`.
+const FRAME: &str = "frame";
 /// Spans entered at once in one thread; deeper ones keep the outermost pair (G9).
 const MAX_DEPTH: usize = 64;
 /// Longest field value or message carried, bytes.
@@ -108,16 +110,17 @@ impl Subscriber for HostSubscriber {
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(match LEVEL.load(Ordering::Relaxed) {
-            1 => LevelFilter::ERROR,
-            2 => LevelFilter::WARN,
-            3 => LevelFilter::INFO,
+            // Frames are switched per device, whatever the level.
+            1..=3 => LevelFilter::INFO,
             4 => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,
         })
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        number(metadata.level()) <= LEVEL.load(Ordering::Relaxed)
+        let level = LEVEL.load(Ordering::Relaxed);
+        let least = if metadata.target() == FRAME { number(&Level::INFO) } else { 0 };
+        number(metadata.level()) <= level.max(least)
     }
 
     fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {

@@ -144,6 +144,9 @@ fn plugin(view: &PluginView<'_>, facts: &PluginFacts) -> Json {
         "reason": view.reason,
         "instances": view.instances,
         "worker_pid": facts.worker_pid,
+        "memory_bytes": facts.worker_memory,
+        "memory_limit": facts.memory_limit,
+        "restarts": facts.restarts,
         "boundary": facts.boundary,
     })
 }

@@ -32,6 +32,7 @@ mod link;
 mod module;
 mod outbox;
 mod probe_child;
+mod words;
 mod worker_child;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};

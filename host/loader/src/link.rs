@@ -5,10 +5,11 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     io::{self, BufReader},
     net::Shutdown,
-    os::unix::net::UnixStream,
-    process::{Child, Stdio},
+    os::unix::{net::UnixStream, process::ExitStatusExt},
+    process::{Child, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -26,10 +27,11 @@ use crate::{
     frame::{Frame, read_frame},
     host::{Admission, Arrival, LogEntry, Push},
     instance::{Delivery, Remote},
-    launcher::{Launcher, WORKER, how_it_ended},
+    launcher::{Launcher, WORKER, how_it_ended, peak_memory},
     outbox::Outbox,
     receive::Receiver,
     stage::Staged,
+    words::{LastWords, is_about_memory},
     worker::REFUSAL_PATIENCE,
 };
 
@@ -38,6 +40,10 @@ const REFUSAL_STEP: Duration = Duration::from_millis(2);
 /// For a worker that closed its socket to end.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Share of the memory limit (4 of 5) that tells that a death has to do with memory.
+const NEARLY_ALL: (u64, u64) = (5, 4);
+const MEBIBYTE: u64 = 1024 * 1024;
+
 /// One life of the process.
 pub(crate) struct Link {
     name: String,
@@ -45,6 +51,8 @@ pub(crate) struct Link {
     receiver: Arc<Receiver>,
     child: Mutex<Child>,
     pid: u32,
+    memory_limit: u64,
+    words: LastWords,
     socket: UnixStream,
     calls: Mutex<Calls>,
     next_call: AtomicU64,
@@ -67,11 +75,14 @@ impl Link {
         name: &str,
         receiver: Arc<Receiver>,
     ) -> io::Result<Arc<Self>> {
-        let (child, socket) = launcher.spawn(WORKER, &staged.path, Stdio::inherit())?;
+        let (mut child, socket) = launcher.spawn(WORKER, &staged.path, Stdio::piped())?;
+        let words = LastWords::listen(name, child.stderr.take(), Arc::clone(&receiver));
         let link = Arc::new(Self {
             name: name.to_owned(),
             outbox: Arc::default(),
             receiver,
+            memory_limit: launcher.memory_limit(),
+            words,
             pid: child.id(),
             child: Mutex::new(child),
             socket,
@@ -199,14 +210,16 @@ impl Link {
         if reason.is_some() {
             self.kill();
         }
-        let status = wait_shared(&self.child, Instant::now() + EXIT_PATIENCE);
+        let deadline = Instant::now() + EXIT_PATIENCE;
+        let peak = wait_dead(self.pid, deadline);
+        let status = wait_shared(&self.child, deadline);
         if status.is_none() {
             self.kill();
         }
         let reason = reason.unwrap_or_else(|| {
             status.map_or_else(
                 || "its worker closed its channel and had to be ended".into(),
-                |status| format!("its worker {}", how_it_ended(status)),
+                |status| self.reason(status, peak),
             )
         });
         let announce = {
@@ -223,6 +236,25 @@ impl Link {
         } else {
             self.receiver.close();
         }
+    }
+
+    /// How it died, in its own words where it left some, and whether memory is the likely cause.
+    fn reason(&self, status: ExitStatus, peak: Option<u64>) -> String {
+        let mut text = format!("its worker {}", how_it_ended(status));
+        let cause = self.words.cause();
+        if !cause.is_empty() {
+            let _ = write!(text, ": {cause}");
+        }
+        let crashed = status.signal().is_some();
+        let full = peak.is_some_and(|peak| peak / NEARLY_ALL.1 >= self.memory_limit / NEARLY_ALL.0);
+        if crashed && (full || is_about_memory(&cause)) {
+            let limit = self.memory_limit / MEBIBYTE;
+            let _ = write!(text, "; it probably reached its memory_limit of {limit} MiB");
+            if let Some(peak) = peak {
+                let _ = write!(text, " (at most {} MiB were resident)", peak / MEBIBYTE);
+            }
+        }
+        text
     }
 
     /// Handles a frame of the worker; `Err` ends it.
@@ -321,7 +353,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Waits for the end of the child without holding the lock, so that it can be killed meanwhile.
-fn wait_shared(child: &Mutex<Child>, deadline: Instant) -> Option<std::process::ExitStatus> {
+fn wait_shared(child: &Mutex<Child>, deadline: Instant) -> Option<ExitStatus> {
     const STEP: Duration = Duration::from_millis(1);
     loop {
         match lock(child).try_wait() {
@@ -331,4 +363,21 @@ fn wait_shared(child: &Mutex<Child>, deadline: Instant) -> Option<std::process::
         }
         thread::park_timeout(STEP);
     }
+}
+
+/// Waits until the child is dead and says how much memory it had; somebody else may have waited for it already.
+fn wait_dead(pid: u32, deadline: Instant) -> Option<u64> {
+    loop {
+        match peak_memory(pid) {
+            None if Instant::now() < deadline && is_there(pid) => {
+                thread::park_timeout(Duration::from_millis(1))
+            }
+            found => return found,
+        }
+    }
+}
+
+/// A process or its remains have the number; it is ours until it was waited for.
+fn is_there(pid: u32) -> bool {
+    std::path::Path::new("/proc").join(pid.to_string()).exists()
 }

@@ -59,6 +59,11 @@ pub fn router(app: App) -> Router {
         .route("/points", get(points))
         .route("/points/{device}/{point}", get(point))
         .route("/points/{device}/{point}/command", post(command))
+        .route("/points/{device}/{point}/block", post(block))
+        .route("/points/{device}/{point}/unblock", post(unblock))
+        .route("/points/{device}/{point}/substitute", post(substitute))
+        .route("/devices/{device}/maintenance", post(maintenance))
+        .route("/plugins/{name}/restart", post(restart))
         .route("/devices", get(devices))
         .route("/plugins", get(plugins))
         .route("/sinks", get(sinks))
@@ -205,17 +210,9 @@ async fn command(
     request: Request,
 ) -> Response {
     let origin = origin(&request);
-    let Ok(body) = to_bytes(request.into_body(), MAX_BODY).await else {
-        return error(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {MAX_BODY} bytes"));
-    };
-    let CommandBody { value, action, deadline_ms } = match serde_json::from_slice(&body) {
+    let CommandBody { value, action, deadline_ms } = match body(request, "{\"value\": ...}").await {
         Ok(body) => body,
-        Err(found) => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                format!("expected {{\"value\": ...}} as JSON, found: {found}"),
-            );
-        }
+        Err(refusal) => return refusal,
     };
     let call = Call::Command { point: format!("{device}/{point}"), action, value, deadline_ms };
     run(&app, call, origin).await
@@ -227,6 +224,70 @@ async fn lock(State(app): Shared, request: Request) -> Response {
 
 async fn unlock(State(app): Shared, request: Request) -> Response {
     run(&app, Call::Unlock {}, origin(&request)).await
+}
+
+type OfPoint = Path<(String, String)>;
+
+async fn block(State(app): Shared, Path((device, point)): OfPoint, request: Request) -> Response {
+    run(&app, Call::Block { point: format!("{device}/{point}") }, origin(&request)).await
+}
+
+async fn unblock(State(app): Shared, Path((device, point)): OfPoint, request: Request) -> Response {
+    run(&app, Call::Unblock { point: format!("{device}/{point}") }, origin(&request)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubstituteBody {
+    value: Value,
+}
+
+async fn substitute(State(app): Shared, Path((device, point)): OfPoint, request: Request) -> Response {
+    let origin = origin(&request);
+    match body::<SubstituteBody>(request, "{\"value\": ...}").await {
+        Ok(SubstituteBody { value }) => {
+            run(&app, Call::Substitute { point: format!("{device}/{point}"), value }, origin).await
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MaintenanceBody {
+    on: bool,
+}
+
+async fn maintenance(State(app): Shared, Path(device): Path<String>, request: Request) -> Response {
+    let origin = origin(&request);
+    match body::<MaintenanceBody>(request, "{\"on\": true} or {\"on\": false}").await {
+        Ok(MaintenanceBody { on }) => run(&app, Call::Maintenance { device, on }, origin).await,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn restart(
+    State(app): Shared,
+    Path(name): Path<String>,
+    Query(OfKind { kind }): Query<OfKind>,
+    request: Request,
+) -> Response {
+    run(&app, Call::PluginRestart { name, kind }, origin(&request)).await
+}
+
+#[derive(Deserialize)]
+struct OfKind {
+    kind: Option<String>,
+}
+
+/// The body of a request, or the answer that says what it should be.
+async fn body<T: serde::de::DeserializeOwned>(request: Request, expected: &str) -> Result<T, Response> {
+    let bytes = to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
+        error(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {MAX_BODY} bytes"))
+    })?;
+    serde_json::from_slice(&bytes).map_err(|found| {
+        error(StatusCode::BAD_REQUEST, format!("expected {expected} as JSON, found: {found}"))
+    })
 }
 
 fn origin(request: &Request) -> Origin {

@@ -43,6 +43,7 @@ pub fn render(mut figures: Figures) -> String {
         sample(&mut out, metric);
     }
     boundary(&mut out, &figures.plugins);
+    workers(&mut out, &figures.plugins);
     host(&mut out, &figures);
     out.finish()
 }
@@ -95,6 +96,30 @@ fn boundary(out: &mut Exposition, plugins: &[(String, PluginFacts)]) {
             ("host_panics", stats.host_panics),
         ] {
             out.sample(name, &[("plugin", plugin), ("reason", reason)], count);
+        }
+    }
+}
+
+/// Plugins with `isolation = "process"`.
+fn workers(out: &mut Exposition, plugins: &[(String, PluginFacts)]) {
+    type Read = fn(&PluginFacts) -> Option<u64>;
+    let families: [(&str, Kind, &str, Read); 3] = [
+        ("busbar_plugin_restarts_total", Kind::Counter, "Times its worker was started again.", |facts| {
+            Some(facts.restarts)
+        }),
+        ("busbar_plugin_memory_bytes", Kind::Gauge, "Resident memory of its worker.", |facts| {
+            facts.worker_memory
+        }),
+        ("busbar_plugin_memory_limit_bytes", Kind::Gauge, "Private memory its worker may have.", |facts| {
+            facts.memory_limit
+        }),
+    ];
+    for (name, kind, help, read) in families {
+        out.family(name, kind, help);
+        for (plugin, facts) in plugins.iter().filter(|(_, facts)| facts.memory_limit.is_some()) {
+            if let Some(value) = read(facts) {
+                out.sample(name, &[("plugin", plugin)], value);
+            }
         }
     }
 }

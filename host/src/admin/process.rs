@@ -34,6 +34,13 @@ impl Process {
     }
 }
 
+/// Resident memory of another process, bytes; `None` when it is gone.
+#[must_use]
+pub fn resident_of(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(field(&status, "VmRSS:")? * 1024)
+}
+
 fn cpu_seconds(stat: &str) -> Option<f64> {
     // Fields are counted behind the program's name, which may contain blanks and brackets.
     let (_, rest) = stat.rsplit_once(')')?;

@@ -86,6 +86,27 @@ pub enum Call {
         /// On or off.
         on: bool,
     },
+    /// Frames of a device as they come, for a while.
+    Frames {
+        /// Device name.
+        device: String,
+        /// How long, milliseconds.
+        for_ms: u64,
+    },
+    /// Start the worker of a plugin again.
+    PluginRestart {
+        /// Plugin name.
+        name: String,
+        /// `driver` or `sink`, where both have this name.
+        #[serde(default)]
+        kind: Option<String>,
+    },
+    /// Whether every plugin is loaded or has failed with a reason.
+    Ready {
+        /// All must run, every device and sink must be able to.
+        #[serde(default)]
+        strict: bool,
+    },
     /// The point table.
     Points {
         /// Only this device.
@@ -119,6 +140,21 @@ pub enum Line {
         /// Ready-to-paste points.
         entries: Vec<Json>,
     },
+    /// A frame of the device that is watched.
+    Frame {
+        /// Milliseconds since 1970 UTC.
+        ts: i64,
+        /// `tx` or `rx`.
+        direction: String,
+        /// Hex digits.
+        frame: String,
+        /// What it means, in the driver's words.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        hint: String,
+        /// Frames before this one that were not read in time.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        lost: u64,
+    },
     /// The rows asked for.
     Rows {
         /// As the API shows them.
@@ -134,6 +170,11 @@ pub enum Line {
         #[serde(default)]
         usage: bool,
     },
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Line {
@@ -154,7 +195,7 @@ impl Line {
     pub const fn is_last(&self) -> bool {
         match self {
             Self::Stage { answer } => answer.stage.is_last(),
-            Self::Page { .. } => false,
+            Self::Page { .. } | Self::Frame { .. } => false,
             Self::Readings { .. } | Self::Rows { .. } | Self::Done | Self::Failed { .. } => true,
         }
     }

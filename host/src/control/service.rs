@@ -9,9 +9,11 @@ use busbar_core::{
     output::Reply,
 };
 
+use tokio::time::Instant;
+
 use super::protocol::{Call, Line};
 use crate::{
-    edge::{CoreHandle, Replies},
+    edge::{CoreHandle, Frame, FrameWatch, Replies},
     rows,
 };
 
@@ -34,15 +36,23 @@ enum State {
     /// One line is left to say.
     Answered(Option<Line>),
     Waiting(Replies),
+    /// Until then.
+    Watching(FrameWatch, Instant),
 }
 
 /// Starts a call. `origin` is who asks, for commands and the audit log.
 pub async fn start(core: &CoreHandle, call: Call, origin: Origin) -> Running {
     let limit = limit(&call);
     let select = matches!(&call, Call::Command { action: Action::Select, .. });
-    let state = match rows_of(core, &call).await {
-        Some(line) => State::Answered(Some(line)),
-        None => ask_core(core, call, origin).await,
+    let state = match &call {
+        Call::Frames { device, for_ms } => watch(core, device, *for_ms).await,
+        Call::PluginRestart { name, kind } => {
+            State::Answered(Some(restart(core, name, kind.as_deref(), origin).await))
+        }
+        _ => match rows_of(core, &call).await {
+            Some(line) => State::Answered(Some(line)),
+            None => ask_core(core, call, origin).await,
+        },
     };
     Running { state, limit, select }
 }
@@ -66,6 +76,66 @@ impl Running {
                 }
                 Some(line)
             }
+            State::Watching(watch, until) => {
+                let line = match tokio::time::timeout_at(*until, watch.next()).await {
+                    Ok(Some(frame)) => return Some(frame_line(frame)),
+                    Ok(None) => Line::failed("the host is stopping"),
+                    Err(_) => Line::Done,
+                };
+                self.state = State::Answered(None);
+                Some(line)
+            }
+        }
+    }
+}
+
+fn frame_line(frame: Frame) -> Line {
+    let Frame { ts, direction, frame, hint, lost } = frame;
+    Line::Frame { ts, direction, frame, hint, lost }
+}
+
+async fn watch(core: &CoreHandle, device: &str, for_ms: u64) -> State {
+    let name = device.to_owned();
+    let known = core.query(move |core, _| known_device(core, &name)).await;
+    let watch = match known {
+        Ok(Ok(())) => core.watch_frames(device),
+        Ok(Err(usage)) => return State::Answered(Some(Line::usage(usage))),
+        Err(error) => Err(error.to_string()),
+    };
+    match watch {
+        Ok(watch) => {
+            let until = Instant::now() + Duration::from_millis(for_ms).min(MAX_DEADLINE);
+            State::Watching(watch, until)
+        }
+        Err(text) => State::Answered(Some(Line::failed(text))),
+    }
+}
+
+async fn restart(core: &CoreHandle, name: &str, kind: Option<&str>, origin: Origin) -> Line {
+    let (name, kind) = (name.to_owned(), kind.map(str::to_owned));
+    let plugin = match core.query(move |core, _| plugin_named(core, &name, kind.as_deref())).await {
+        Ok(Ok(plugin)) => plugin,
+        Ok(Err(usage)) => return Line::usage(usage),
+        Err(error) => return Line::failed(error.to_string()),
+    };
+    core.restart_plugin(plugin, origin).await.map_or_else(Line::usage, |()| Line::Done)
+}
+
+/// Index of a plugin in the site.
+fn plugin_named(core: &Core, name: &str, kind: Option<&str>) -> Result<usize, String> {
+    let plugins = core.site().plugins.iter().enumerate();
+    let named: Vec<usize> = plugins
+        .filter(|(_, plugin)| plugin.name == name && kind.is_none_or(|kind| kind == plugin.kind.as_str()))
+        .map(|(index, _)| index)
+        .collect();
+    match named.as_slice() {
+        [only] => Ok(*only),
+        [] => {
+            let names: Vec<&str> = core.site().plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+            Err(format!("expected the name of a configured plugin, found {name}; {}", listed(&names)))
+        }
+        _ => {
+            Err(format!("a driver and a sink are named {name}: say which with --kind driver or --kind sink"))
         }
     }
 }
@@ -98,6 +168,15 @@ async fn rows_of(core: &CoreHandle, call: &Call) -> Option<Line> {
         }
         Call::Devices {} => core.query(|core, _| Ok(rows::devices(core))).await,
         Call::Sinks {} => core.query(|core, _| Ok(rows::sinks(core))).await,
+        Call::Ready { strict } => {
+            let strict = *strict;
+            let ready = core.query(move |core, _| core.ready(strict)).await;
+            return Some(match ready {
+                Ok(Ok(())) => Line::Done,
+                Ok(Err(reason)) => Line::failed(format!("not ready: {reason}")),
+                Err(error) => Line::failed(error.to_string()),
+            });
+        }
         Call::Plugins {} => {
             let facts = core.plugin_facts();
             core.query(move |core, _| Ok(rows::plugins(core, &facts))).await
@@ -127,6 +206,10 @@ async fn ask_core(core: &CoreHandle, call: Call, origin: Origin) -> State {
         Ok(Err(usage)) => return failed(Line::usage(usage)),
         Err(error) => return failed(Line::failed(error.to_string())),
     }
+    if let Call::FrameLog { device, on } = &call {
+        let replies = core.log_frames(device, *on);
+        return replies.map_or_else(|error| failed(Line::failed(error.to_string())), State::Waiting);
+    }
     let Some(ask) = ask(call, origin) else {
         return failed(Line::usage("this call asks nothing of the core"));
     };
@@ -155,8 +238,14 @@ fn ask(call: Call, origin: Origin) -> Option<Ask> {
         Call::Unblock { point } => Ask::Unblock(point, origin),
         Call::Substitute { point, value } => Ask::Substitute(point, value, origin),
         Call::Maintenance { device, on } => Ask::Maintenance(device, on, origin),
-        Call::FrameLog { device, on } => Ask::FrameLog(device, on),
-        Call::Points { .. } | Call::Devices {} | Call::Plugins {} | Call::Sinks {} => return None,
+        Call::FrameLog { .. }
+        | Call::Frames { .. }
+        | Call::PluginRestart { .. }
+        | Call::Ready { .. }
+        | Call::Points { .. }
+        | Call::Devices {}
+        | Call::Plugins {}
+        | Call::Sinks {} => return None,
     })
 }
 

@@ -14,8 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use busbar_contract::{Event, Request, describe::Open};
+use busbar_contract::{Event, Origin, Request, describe::Open, value::rfc3339};
 use busbar_core::{Core, Input, Output};
+use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::{
     clock::{CLOCK_CHECK, Clock, synchronised},
@@ -147,12 +149,37 @@ impl CoreThread {
                 self.backlog.extend(inputs);
                 None
             }
+            News::Restart { plugin, origin, answer } => self.restart(plugin, &origin, answer),
             News::OpenFailed { instance, reason } => Some(Input::OpenFailed { instance, reason }),
             News::OpenPostponed { instance, reason } => Some(Input::OpenPostponed { instance, reason }),
         };
         if let Some(input) = input {
             self.step(input);
         }
+    }
+
+    /// An operator wants a plugin started again; audited.
+    fn restart(
+        &mut self,
+        plugin: usize,
+        origin: &Origin,
+        answer: oneshot::Sender<Result<(), String>>,
+    ) -> Option<Input> {
+        let (input, outcome) = match self.plugins.restart(plugin, &origin.client) {
+            Ok(input) => (Some(input), Ok(())),
+            Err(reason) => (None, Err(reason)),
+        };
+        if outcome.is_ok() {
+            let about = self.core.site().plugins.get(plugin).map_or("", |plugin| plugin.name.as_str());
+            let line = json!({
+                "ts": rfc3339(self.clock.now().wall_ns), "event": "plugin_restart", "about": about, "origin": origin,
+            });
+            let refused = self.disk.submit(Job::Audit { audit: 0, line });
+            self.backlog.extend(refused);
+        }
+        // Whoever asked may be gone.
+        let _ = answer.send(outcome);
+        input
     }
 
     fn step(&mut self, input: Input) {

@@ -6,15 +6,18 @@ use std::{
     time::Duration,
 };
 
+use busbar_contract::Origin;
 use busbar_core::{Core, Now, input::Ask, output::Reply};
 use busbar_loader::BoundaryStats;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     core_thread::Turns,
+    frames::Frame,
     inbox::{Inbox, Item},
+    names::Names,
     operators::{Asked, MAX_UNREAD},
-    plugins::Registry,
+    plugins::{News, Registry},
 };
 
 /// Longest wait for the core thread to answer a question; it answers within a turn, so this means that it hangs.
@@ -38,6 +41,12 @@ pub struct PluginFacts {
     pub description: String,
     /// Pid of its worker process.
     pub worker_pid: Option<u32>,
+    /// Resident memory of its worker process, bytes.
+    pub worker_memory: Option<u64>,
+    /// Private memory that its worker may have, bytes; `None`: it runs in the host's process.
+    pub memory_limit: Option<u64>,
+    /// Times its worker was started again.
+    pub restarts: u64,
     /// What was wrong with what it said.
     pub boundary: BoundaryStats,
 }
@@ -61,6 +70,30 @@ pub struct CoreHandle {
     inbox: Arc<Inbox>,
     registry: Arc<Registry>,
     turns: Arc<Turns>,
+    names: Arc<Names>,
+}
+
+/// The frames of one device while this lives; then the driver's switch is as it was.
+pub struct FrameWatch {
+    core: CoreHandle,
+    device: String,
+    id: u64,
+    frames: mpsc::Receiver<Frame>,
+}
+
+impl FrameWatch {
+    /// The next frame.
+    pub async fn next(&mut self) -> Option<Frame> {
+        self.frames.recv().await
+    }
+}
+
+impl Drop for FrameWatch {
+    fn drop(&mut self) {
+        self.core.names.frames.unwatch(self.id);
+        // A host that is so full that it takes no request has worse troubles than a few log records.
+        let _ = self.core.switch_frames(&self.device);
+    }
 }
 
 /// Answers to one request.
@@ -79,8 +112,45 @@ impl Replies {
 }
 
 impl CoreHandle {
-    pub(crate) fn new(inbox: Arc<Inbox>, registry: Arc<Registry>, turns: Arc<Turns>) -> Self {
-        Self { inbox, registry, turns }
+    pub(crate) fn new(
+        inbox: Arc<Inbox>,
+        registry: Arc<Registry>,
+        turns: Arc<Turns>,
+        names: Arc<Names>,
+    ) -> Self {
+        Self { inbox, registry, turns, names }
+    }
+
+    /// Logs the frames of a device, or no longer. The device is known.
+    pub fn log_frames(&self, device: &str, on: bool) -> Result<Replies, NotAnswered> {
+        self.names.frames.log(device, on);
+        self.switch_frames(device)
+    }
+
+    /// Watches the frames of a device; `Err` is for the operator. The device is known.
+    pub fn watch_frames(&self, device: &str) -> Result<FrameWatch, String> {
+        let Some((id, frames)) = self.names.frames.watch(device) else {
+            return Err("too many people watch frames already: end one of them".to_owned());
+        };
+        let watch = FrameWatch { core: self.clone(), device: device.to_owned(), id, frames };
+        self.switch_frames(device).map(|_| watch).map_err(|error| error.to_string())
+    }
+
+    fn switch_frames(&self, device: &str) -> Result<Replies, NotAnswered> {
+        self.ask(Ask::FrameLog(device.to_owned(), self.names.frames.wanted(device)))
+    }
+
+    /// Starts the worker of a plugin again; `Err` is for the operator.
+    pub async fn restart_plugin(&self, plugin: usize, origin: Origin) -> Result<(), String> {
+        let (answer, answered) = oneshot::channel();
+        let news = News::Restart { plugin, origin: Box::new(origin), answer };
+        if self.inbox.try_send(Item::News(Box::new(news))).is_some() {
+            return Err(NotAnswered.to_string());
+        }
+        match tokio::time::timeout(ANSWER_TIME, answered).await {
+            Ok(Ok(answer)) => answer,
+            _ => Err(NotAnswered.to_string()),
+        }
     }
 
     /// Looks at the core between two steps. `look` must be short: acquisition waits for it.

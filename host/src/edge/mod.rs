@@ -14,6 +14,7 @@ mod callbacks;
 mod clock;
 mod core_thread;
 mod disk;
+pub(crate) mod frames;
 mod handle;
 mod inbox;
 mod instances;
@@ -25,7 +26,8 @@ mod queue;
 pub(crate) mod store;
 
 pub use audit::AUDIT_FILE;
-pub use handle::{CoreHandle, NotAnswered, PluginFacts, Replies, TurnFigures};
+pub use frames::Frame;
+pub use handle::{CoreHandle, FrameWatch, NotAnswered, PluginFacts, Replies, TurnFigures};
 
 use std::{collections::VecDeque, path::Path, sync::Arc, thread::JoinHandle, time::Instant};
 
@@ -70,6 +72,9 @@ impl Edge {
         let Start { site, probed, data_dir, launcher, log_level } = start;
         let inbox = Inbox::new();
         let names: Arc<Names> = Arc::default();
+        for device in site.devices.iter().filter(|device| device.frame_log) {
+            names.frames.log(&device.name, true);
+        }
         let shared = Shared {
             inbox: Arc::clone(&inbox),
             names: Arc::clone(&names),
@@ -82,7 +87,8 @@ impl Edge {
         let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(Box::new(input))))?;
         let clock = Clock::new();
         let turns: Arc<Turns> = Arc::default();
-        let handle = CoreHandle::new(Arc::clone(&inbox), plugins.registry(), Arc::clone(&turns));
+        let handle =
+            CoreHandle::new(Arc::clone(&inbox), plugins.registry(), Arc::clone(&turns), Arc::clone(&names));
         let core = Core::new(site, read_switches(data_dir), seed(), clock.now());
         let thread = CoreThread {
             core,

@@ -8,11 +8,15 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
+use super::frames::FrameHub;
+
 /// Shared table. Bounded by the configuration: one entry per device, and per open instance.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     devices: RwLock<HashMap<u32, String>>,
     instances: RwLock<HashMap<u64, String>>,
+    /// Who gets the log records that are frames.
+    pub(crate) frames: FrameHub,
 }
 
 impl Names {

@@ -16,7 +16,7 @@ use std::{
 use busbar_core::output::{LogLevel, LogLine};
 use busbar_loader::{Level, LogEntry};
 
-use super::names::Names;
+use super::{frames, names::Names};
 
 /// Records of one plugin per second.
 const RECORDS_PER_SECOND: u64 = 500;
@@ -34,6 +34,13 @@ impl PluginLog {
     }
 
     pub(crate) fn write(&self, instance: u64, entry: &LogEntry) {
+        let device = entry.device.and_then(|number| self.names.device(number));
+        let is_frame = entry.target == frames::TARGET;
+        if let (true, Some(device)) = (is_frame, &device)
+            && !self.names.frames.take(device, entry)
+        {
+            return;
+        }
         match self.limit.admit(self.limit.second()) {
             Admit::Yes => {}
             Admit::YesAfter(lost) => {
@@ -41,7 +48,6 @@ impl PluginLog {
             }
             Admit::No => return,
         }
-        let device = entry.device.and_then(|number| self.names.device(number));
         let inst = self.names.instance(instance);
         let fields = fields(entry);
         let (device, inst) = (device.as_deref(), inst.as_deref());
@@ -51,6 +57,9 @@ impl PluginLog {
             ($level:ident) => {
                 tracing::$level!(target: "busbar::plugin", plugin, inst, device, module, fields = fields.as_deref(), "{message}")
             };
+        }
+        if is_frame {
+            return tracing::info!(target: "busbar::frame", plugin, inst, device, fields = fields.as_deref(), "{message}");
         }
         match entry.level {
             Level::Error => emit!(error),

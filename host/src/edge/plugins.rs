@@ -2,7 +2,7 @@
 //! in `init` or `open` keeps nobody waiting (G6), and all plugins load at the same time.
 //!
 //! A worker process that dies is started again after a pause that doubles; after [`MAX_CRASHES`] deaths within
-//! [`CRASH_WINDOW`] it stays failed until the host is restarted. A plugin in the host's own process is never started
+//! [`CRASH_WINDOW`] it stays failed until an operator starts it again (`busbar plugin restart`). A plugin in the host's own process is never started
 //! twice: what makes it fail (a hang, a refused start) would stay in the process.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 use busbar_contract::{
-    Endpoint,
+    Endpoint, Origin,
     describe::{InitOptions, Open},
     op,
 };
@@ -25,6 +25,7 @@ use busbar_core::{
 use busbar_loader::{Instance, Launcher, Plugin, Probed};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::Value as Json;
+use tokio::sync::oneshot;
 
 use super::{
     callbacks::Callbacks,
@@ -32,6 +33,7 @@ use super::{
     inbox::{Inbox, Item},
     names::Names,
 };
+use crate::admin::process;
 
 /// Deaths of a worker within [`CRASH_WINDOW`] after which it is not started again.
 pub(crate) const MAX_CRASHES: usize = 5;
@@ -68,6 +70,12 @@ pub(crate) enum News {
         instance: u64,
         reason: String,
     },
+    /// An operator wants its worker started again.
+    Restart {
+        plugin: usize,
+        origin: Box<Origin>,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
     /// It could not even be tried; the configuration is not to blame.
     OpenPostponed {
         instance: u64,
@@ -83,6 +91,8 @@ pub(crate) struct Registry(RwLock<Vec<Known>>);
 struct Known {
     probed: Option<Probed>,
     handle: Option<Arc<Plugin>>,
+    memory_limit: Option<u64>,
+    restarts: u64,
 }
 
 impl Registry {
@@ -96,13 +106,27 @@ impl Registry {
 fn facts(known: &Known) -> PluginFacts {
     let Some(probed) = &known.probed else { return PluginFacts::default() };
     let protocol = probed.describe.protocol;
+    let worker_pid = known.handle.as_ref().and_then(|handle| handle.worker_pid());
     PluginFacts {
         file: probed.staged.source.clone(),
         sha256: probed.staged.sha256.clone(),
         abi: format!("{}/{}.{}", busbar_abi::ABI, protocol.major, protocol.minor),
         description: probed.describe.description.clone(),
-        worker_pid: known.handle.as_ref().and_then(|handle| handle.worker_pid()),
+        worker_pid,
+        worker_memory: worker_pid.and_then(process::resident_of),
+        memory_limit: known.memory_limit,
+        restarts: known.restarts,
         boundary: known.handle.as_ref().map(|handle| handle.stats()).unwrap_or_default(),
+    }
+}
+
+fn known(entry: &Entry) -> Known {
+    let isolated = entry.model.isolation == Isolation::Process;
+    Known {
+        probed: entry.probed.clone().ok(),
+        handle: None,
+        memory_limit: isolated.then_some(entry.model.memory_limit),
+        restarts: 0,
     }
 }
 
@@ -153,8 +177,7 @@ impl Plugins {
                 crashes: VecDeque::new(),
             })
             .collect();
-        let known =
-            entries.iter().map(|entry| Known { probed: entry.probed.clone().ok(), handle: None }).collect();
+        let known = entries.iter().map(known).collect();
         let (stop, stopped) = bounded(0);
         let registry = Arc::new(Registry(RwLock::new(known)));
         Self { entries, shared, registry, stop: Some(stop), stopped }
@@ -172,6 +195,11 @@ impl Plugins {
     }
 
     fn load(&mut self, plugin: usize, pause: Duration) {
+        self.load_after(plugin, pause, false);
+    }
+
+    /// `end_first`: what still runs of it is ended before.
+    fn load_after(&mut self, plugin: usize, pause: Duration, end_first: bool) {
         let Some(entry) = self.entries.get_mut(plugin) else { return };
         entry.start += 1;
         let start = entry.start;
@@ -182,6 +210,7 @@ impl Plugins {
             probed: entry.probed.clone(),
             connections: entry.connections.clone(),
             handle: entry.handle.clone(),
+            end_first,
             shared: self.shared.clone(),
         };
         let stopped = self.stopped.clone();
@@ -228,14 +257,42 @@ impl Plugins {
         let reason = match after_crash(&mut entry.crashes, Instant::now()) {
             Some(pause) => {
                 self.load(plugin, pause);
+                self.count_restart(plugin);
                 format!("{reason}; it is started again")
             }
             None => format!(
-                "{reason}; it died {MAX_CRASHES} times within {} s and stays down: report it to its maker, then restart Busbar",
-                CRASH_WINDOW.as_secs()
+                "{reason}; it died {MAX_CRASHES} times within {} s and stays down: report it to its maker; `busbar plugin restart {}` starts it again",
+                CRASH_WINDOW.as_secs(),
+                entry.model.name
             ),
         };
         Some(Input::PluginFailed { plugin, reason })
+    }
+
+    fn count_restart(&self, plugin: usize) {
+        if let Some(known) = self.registry.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(plugin) {
+            known.restarts += 1;
+        }
+    }
+
+    /// An operator wants the worker started again, whether it runs or was given up; earlier deaths are forgiven. `Err`
+    /// is for the operator.
+    pub(crate) fn restart(&mut self, plugin: usize, who: &str) -> Result<Input, String> {
+        let entry = self.entries.get_mut(plugin).ok_or("no such plugin")?;
+        let name = &entry.model.name;
+        if let Err(reason) = &entry.probed {
+            return Err(format!("{name} was refused at start and needs a restart of Busbar: {reason}"));
+        }
+        if entry.model.isolation == Isolation::InProcess {
+            return Err(format!(
+                "{name} runs in the host's own process, where it cannot be started again: restart Busbar, or give it isolation = \"process\""
+            ));
+        }
+        tracing::warn!(plugin = name, "started again by {who}");
+        entry.crashes.clear();
+        self.load_after(plugin, Duration::ZERO, true);
+        self.count_restart(plugin);
+        Ok(Input::PluginFailed { plugin, reason: format!("started again by {who}") })
     }
 
     /// The core gave the plugin up: a worker is killed and started again, an in-process plugin is left alone.
@@ -332,6 +389,7 @@ struct Start {
     probed: Result<Probed, String>,
     connections: Vec<(usize, Json)>,
     handle: Option<Arc<Plugin>>,
+    end_first: bool,
     shared: Shared,
 }
 
@@ -347,13 +405,19 @@ impl Start {
     fn load(self) -> Result<(Arc<Plugin>, Box<PluginReady>), String> {
         let probed = self.probed?;
         let handle = match self.handle {
-            Some(handle) => handle,
+            Some(handle) => {
+                if self.end_first {
+                    handle.shutdown(SHUTDOWN_TIME);
+                }
+                handle
+            }
             None => {
                 let isolation = match self.model.isolation {
                     Isolation::InProcess => busbar_loader::Isolation::InProcess,
                     Isolation::Process => busbar_loader::Isolation::Process,
                 };
-                let loaded = Plugin::load(&probed, isolation, &self.shared.launcher);
+                let launcher = self.shared.launcher.clone().with_memory_limit(self.model.memory_limit);
+                let loaded = Plugin::load(&probed, isolation, &launcher);
                 Arc::new(loaded.map_err(|error| error.to_string())?)
             }
         };
