@@ -1,8 +1,13 @@
-//! The operator's log: one line per event on standard error, text or JSON.
+//! The operator's log: one line per event, text or JSON, on standard error (a terminal, journald, a container engine) or
+//! in a file that is rotated by size (`file.rs`).
 //!
 //! Lines go through a bounded channel to a thread of their own, because a stopped terminal or a stuck log collector
 //! would otherwise stop whoever logs, and with it acquisition (G5). What does not fit is dropped and counted; the
 //! count is written as soon as there is room again. Colours only on a terminal.
+
+mod file;
+
+use self::file::RotatedFile;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -14,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use busbar_config::LogFile;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
@@ -21,6 +27,23 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 const QUEUED_LINES: usize = 4096;
 /// Longest wait at exit for the lines still queued.
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
+
+/// Frames of a device are switched on device by device, whatever the level.
+const FRAMES: &str = "busbar::frame=info";
+
+/// Lines that were dropped since the start.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Lines dropped since the start: not written fast enough, or not at all.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// A log file is opened anew with the next line (SIGUSR1).
+pub fn reopen() {
+    file::REOPEN.store(true, Ordering::Relaxed);
+}
 
 /// `[host] log.format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +70,27 @@ enum Line {
 
 /// Installs the log for a running host.
 ///
-/// `level` is `error warn info debug trace`, or a list of directives like `info,busbar_core=debug`.
-pub fn init(level: &str, format: Format) -> Result<LogGuard, String> {
-    let filter = EnvFilter::try_new(level).map_err(|error| {
+/// `level` is `error warn info debug trace`, or a list of directives like `info,busbar_core=debug`. Without `file` it
+/// goes to standard error.
+pub fn init(level: &str, format: Format, file: Option<LogFile>) -> Result<LogGuard, String> {
+    let filter = EnvFilter::try_new(format!("{level},{FRAMES}")).map_err(|error| {
         format!("[host] log.level: expected error, warn, info, debug or trace, found {level} ({error})")
     })?;
-    let (writer, guard) = start_writer(io::stderr(), format)?;
+    let colours = file.is_none() && colours();
+    let (writer, guard) = match file {
+        None => start_writer(io::stderr(), format)?,
+        Some(file) => {
+            let path = file.path.display().to_string();
+            let opened = RotatedFile::open(file);
+            let file = opened.map_err(|error| {
+                format!("[host] log.file: expected a file this user can write, found {path}: {error}")
+            })?;
+            start_writer(file, format)?
+        }
+    };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let installed = match format {
-        Format::Text => builder.with_ansi(colours()).with_target(false).try_init(),
+        Format::Text => builder.with_ansi(colours).with_target(false).try_init(),
         Format::Json => {
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
         }
@@ -101,11 +136,14 @@ fn start_writer(out: impl Write + Send + 'static, format: Format) -> Result<(Lin
 
 fn write_lines(mut out: impl Write, queue: &Receiver<Line>, dropped: &AtomicU64, format: Format) {
     while let Ok(Line::Text(line)) = queue.recv() {
-        // A log that cannot be written must not stop the host; there is nowhere left to report it.
-        let _ = out.write_all(&line);
+        // A log that cannot be written must not stop the host; it is told as soon as it can be written again.
+        if out.write_all(&line).is_err() {
+            count(dropped, 1);
+            continue;
+        }
         let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            let _ = out.write_all(loss_line(lost, format).as_bytes());
+        if lost > 0 && out.write_all(loss_line(lost, format).as_bytes()).is_err() {
+            dropped.fetch_add(lost, Ordering::Relaxed);
         }
         if queue.is_empty() {
             let _ = out.flush();
@@ -113,8 +151,13 @@ fn write_lines(mut out: impl Write, queue: &Receiver<Line>, dropped: &AtomicU64,
     }
 }
 
+fn count(dropped: &AtomicU64, lines: u64) {
+    dropped.fetch_add(lines, Ordering::Relaxed);
+    DROPPED.fetch_add(lines, Ordering::Relaxed);
+}
+
 fn loss_line(lost: u64, format: Format) -> String {
-    let text = format!("{lost} log lines dropped: the log was not read fast enough");
+    let text = format!("{lost} log lines dropped: they could not be written, or not fast enough");
     match format {
         Format::Text => format!("WARN {text}\n"),
         Format::Json => format!("{{\"level\":\"WARN\",\"message\":\"{text}\"}}\n"),
@@ -155,7 +198,7 @@ impl Write for &LineWriter {
         // The formatter writes each event with one call.
         match self.lines.try_send(Line::Text(line.to_vec())) {
             Err(TrySendError::Full(_)) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
+                count(&self.dropped, 1);
             }
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
         }

@@ -67,11 +67,11 @@ pub(crate) fn main(copy: &Path) -> ExitCode {
     }
 }
 
-/// A service manager stops every process of the unit at once; the host ends its workers in order, and a worker ends
+/// A service manager signals every process of the unit at once; the host ends its workers in order, and a worker ends
 /// with the host's socket anyway.
 #[allow(unsafe_code, reason = "signal(2) has no safe form in std")]
 fn ignore_stop_signals() {
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1] {
         // SAFETY: SIG_IGN installs no handler function; nothing else in this process has set these signals.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }

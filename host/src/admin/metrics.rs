@@ -139,6 +139,12 @@ fn host(out: &mut Exposition, figures: &Figures) {
         "Longest turn of the core thread.",
         turns.longest_seconds,
     );
+    out.single(
+        "busbar_log_dropped_lines_total",
+        counter,
+        "Log lines that could not be written, or not fast enough.",
+        crate::logging::dropped_lines(),
+    );
     out.single("busbar_process_cpu_seconds_total", counter, "User and system time.", process.cpu_seconds);
     out.single("busbar_process_resident_memory_bytes", gauge, "Resident memory.", process.resident_bytes);
     out.single("busbar_process_threads", gauge, "Threads.", process.threads);

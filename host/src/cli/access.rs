@@ -51,7 +51,7 @@ pub(crate) struct Direct {
 
 impl Access {
     /// Opens the way. `devices` are the ones a direct command needs, with their interlocks; none for a switch of the
-    /// host itself.
+    /// host itself. Within `limit` they must be online; zero: nobody waits for that.
     pub(crate) fn open(context: &Context, devices: &[&str], limit: Duration) -> Result<Self, Failure> {
         let look = prepare::first_look(context);
         let lock = match lock::acquire(&look.host.data_dir) {
@@ -66,6 +66,22 @@ impl Access {
             prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?
         };
         Direct::start(sound, lock, devices, limit).map(|direct| Self::Direct(Box::new(direct)))
+    }
+
+    /// Opens the way for switches of operators: nothing is connected for them.
+    pub(crate) fn for_switches(context: &Context) -> Result<Self, Failure> {
+        let look = prepare::first_look(context);
+        match lock::acquire(&look.host.data_dir) {
+            Ok(lock) => {
+                let mut site = prepare::checked(context, &look)?.clone();
+                site.sinks.clear();
+                site.plugins.clear();
+                let sound = Sound { site, probed: Vec::new(), host: look.host };
+                Direct::start(sound, lock, &[], Duration::ZERO).map(|direct| Self::Direct(Box::new(direct)))
+            }
+            Err(LockError::Held { data_dir, pid }) => through_host(&data_dir, &pid).map(Self::Host),
+            Err(error @ LockError::Unusable { .. }) => Err(Failure::Config(error.to_string())),
+        }
     }
 
     /// Makes a call and hands each line of the answer to `take`; gives back the last one.
@@ -124,16 +140,9 @@ impl Direct {
     fn start(sound: Sound, lock: DataDirLock, devices: &[&str], limit: Duration) -> Result<Self, Failure> {
         let Sound { mut site, probed, host } = sound;
         for device in devices {
-            if !site.devices.iter().any(|known| known.name == *device) {
-                let known: Vec<&str> = site.devices.iter().map(|device| device.name.as_str()).collect();
-                let text = format!(
-                    "expected the name of a configured device, found {device}; there are: {}",
-                    known.join(", ")
-                );
-                return Err(Failure::Config(text));
-            }
+            unknown_device(&site, device)?;
         }
-        let probed = reduce(&mut site, probed, devices);
+        let probed = if devices.is_empty() { probed } else { reduce(&mut site, probed, devices) };
         let log_level = host.log.level.as_str().to_owned();
         let data_dir = &host.data_dir;
         let start = Start { site, probed, data_dir, launcher: Launcher::default(), log_level };
@@ -144,7 +153,7 @@ impl Direct {
             .map_err(|error| Failure::Config(format!("no runtime could be started: {error}")))?;
         let direct = Self { edge, runtime, _lock: lock };
         let deadline = Instant::now() + limit;
-        for device in devices {
+        for device in devices.iter().filter(|_| !limit.is_zero()) {
             if let Err(failure) = wait_online(&direct.edge.handle(), device, deadline) {
                 // What went wrong is already known; a second failure while stopping adds nothing.
                 let _ = direct.edge.stop();
@@ -153,6 +162,17 @@ impl Direct {
         }
         Ok(direct)
     }
+}
+
+/// Refuses a name that is not that of a device, with those that are.
+pub(super) fn unknown_device(site: &Site, name: &str) -> Result<(), Failure> {
+    if site.devices.iter().any(|known| known.name == name) {
+        return Ok(());
+    }
+    let known: Vec<&str> = site.devices.iter().map(|device| device.name.as_str()).collect();
+    let text =
+        format!("expected the name of a configured device, found {name}; there are: {}", known.join(", "));
+    Err(Failure::Config(text))
 }
 
 /// Leaves only what the devices need: themselves, the devices of their interlocks, their drivers; no sinks.
@@ -181,7 +201,7 @@ fn reduce<T>(site: &mut Site, probed: Vec<T>, devices: &[&str]) -> Vec<T> {
 }
 
 /// What a look at a device found.
-enum Look {
+pub(super) enum Look {
     Online,
     Waiting(String),
     Failed(String),
@@ -207,7 +227,8 @@ fn wait_online(core: &CoreHandle, device: &str, deadline: Instant) -> Result<(),
     }
 }
 
-fn look(core: &busbar_core::Core, name: &str) -> Look {
+/// How a device is, for a command that makes one attempt.
+pub(super) fn look(core: &busbar_core::Core, name: &str) -> Look {
     let devices = core.devices();
     let Some(device) = devices.iter().find(|device| device.name == name) else {
         return Look::Failed("not configured".into());

@@ -7,8 +7,12 @@ mod browse;
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
+mod frames;
+mod health;
 mod lock;
 mod map;
+mod once;
+mod operate;
 mod out;
 mod plugin_check;
 mod plugins;
@@ -51,7 +55,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the gateway
-    Run,
+    Run(run::Arguments),
     /// Check the configuration and list all problems
     Check(check::Arguments),
     /// Show the plugins: name, kind, version, file, state
@@ -71,6 +75,18 @@ enum Verb {
     PrintConfig,
     /// Print the point list of a sink as CSV, for the control centre
     Map(map::Arguments),
+    /// Show the frames of a device as they come
+    Frames(frames::Arguments),
+    /// Make a point invalid at every sink until it is unblocked
+    Block(operate::OnPoint),
+    /// Show the device's own value of a point again
+    Unblock(operate::OnPoint),
+    /// Enter the value of a point by hand
+    Substitute(operate::Substitute),
+    /// Stop reading a device, or read it again
+    Maintenance(operate::Maintenance),
+    /// Exit code 0 when the gateway is ready
+    Health(health::Arguments),
     /// Refuse all commands until unlocked
     Lock,
     /// Let commands pass again
@@ -87,6 +103,8 @@ enum PluginVerb {
         /// The plugin file (.so)
         file: PathBuf,
     },
+    /// Start the worker process of a plugin again
+    Restart(operate::Restart),
 }
 
 /// Time limit of a one-shot command.
@@ -154,19 +172,26 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(cli: Cli) -> ExitCode {
     let context = Context { config: cli.config.unwrap_or_else(default_config), out: Out::new(cli.json) };
-    if !matches!(cli.verb, Verb::Run) {
+    if !matches!(&cli.verb, Verb::Run(arguments) if !arguments.is_once()) {
         crate::logging::init_quiet();
     }
     let outcome = match cli.verb {
-        Verb::Run => run::run(&context),
+        Verb::Run(arguments) => run::run(&context, &arguments),
         Verb::Check(arguments) => check::run(&context, &arguments),
         Verb::Plugins => plugins::run(&context),
         Verb::Plugin { verb: PluginVerb::Check { file } } => plugin_check::run(&context, &file),
+        Verb::Plugin { verb: PluginVerb::Restart(arguments) } => operate::restart(&context, &arguments),
         Verb::Read(arguments) => read::run(&context, &arguments),
         Verb::Write(arguments) => write::run(&context, &arguments),
         Verb::Browse(arguments) => browse::run(&context, &arguments),
         Verb::PrintConfig => print_config::run(&context),
         Verb::Map(arguments) => map::run(&context, &arguments),
+        Verb::Frames(arguments) => frames::run(&context, &arguments),
+        Verb::Block(arguments) => operate::block(&context, &arguments),
+        Verb::Unblock(arguments) => operate::unblock(&context, &arguments),
+        Verb::Substitute(arguments) => operate::substitute(&context, &arguments),
+        Verb::Maintenance(arguments) => operate::maintenance(&context, &arguments),
+        Verb::Health(arguments) => health::run(&context, &arguments),
         Verb::Lock => lock::run(&context, true),
         Verb::Unlock => lock::run(&context, false),
         #[cfg(feature = "demo")]
@@ -225,11 +250,29 @@ mod tests {
             "map scada",
             "lock",
             "unlock",
+            "run --once",
+            "run --once --device a --device b --timeout 5",
+            "frames m --for 5m --json",
+            "block m/p --yes",
+            "unblock m/p",
+            "substitute m/p -2.5 -y",
+            "maintenance m on",
+            "health --strict",
+            "plugin restart modbus --kind driver",
         ] {
             let words = std::iter::once("busbar").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in ["", "read", "write m/p", "read m --timeout 0", "frobnicate", "plugin"] {
+        for line in [
+            "",
+            "read",
+            "write m/p",
+            "read m --timeout 0",
+            "frobnicate",
+            "plugin",
+            "run --device a",
+            "frames m --for 2h",
+        ] {
             let words = std::iter::once("busbar").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

@@ -42,7 +42,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     if invalid { Err(Failure::Told(EXIT_DEVICE)) } else { Ok(()) }
 }
 
-fn show(out: &Out, rows: &[Json]) {
+/// A table, or the rows as they are.
+pub(super) fn show(out: &Out, rows: &[Json]) {
     if out.json {
         return out.document(&json!(rows));
     }

@@ -10,6 +10,7 @@ use std::{
 
 use busbar_config::{HostSettings, LogFormat};
 use busbar_loader::Launcher;
+use clap::Args;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Context, EXIT_BUG, Failure, Outcome,
+    Context, EXIT_BUG, Failure, Outcome, once,
     prepare::{self, Sound},
 };
 use crate::{
@@ -40,14 +41,37 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often the host looks whether the core thread has ended, which it never should: rarely, because it is a wake.
 const CORE_LOOK_EVERY: Duration = Duration::from_secs(1);
 
-pub(super) fn run(context: &Context) -> Outcome {
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// One cycle: read every point once, deliver, print, end
+    #[arg(long)]
+    once: bool,
+    /// Only this device (with --once; may be repeated)
+    #[arg(long, value_name = "NAME", requires = "once")]
+    device: Vec<String>,
+    /// Time limit of the cycle, seconds (with --once)
+    #[arg(long, value_name = "SECONDS", requires = "once", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
+}
+
+impl Arguments {
+    pub(super) const fn is_once(&self) -> bool {
+        self.once
+    }
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
+    if arguments.once {
+        return once::run(context, &arguments.device, Duration::from_secs(arguments.timeout));
+    }
     let sound = prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?;
     let host = sound.host.clone();
     let format = match host.log.format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    let _log = logging::init(host.log.level.as_str(), format).map_err(Failure::Config)?;
+    let _log =
+        logging::init(host.log.level.as_str(), format, host.log.file.clone()).map_err(Failure::Config)?;
     let _lock = lock::acquire(&host.data_dir).map_err(|error| Failure::Config(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -189,6 +213,7 @@ struct Signals {
     term: Signal,
     int: Signal,
     hup: Signal,
+    usr1: Signal,
 }
 
 impl Signals {
@@ -197,6 +222,7 @@ impl Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -206,6 +232,7 @@ impl Signals {
             tokio::select! {
                 _ = self.term.recv() => return "SIGTERM",
                 _ = self.int.recv() => return "SIGINT",
+                _ = self.usr1.recv() => logging::reopen(),
                 _ = self.hup.recv() => {
                     tracing::warn!("SIGHUP ignored: this version takes a new configuration only by a restart");
                 }

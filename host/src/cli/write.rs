@@ -46,7 +46,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
 }
 
 /// Numbers, `true`, `false` and quoted texts as JSON reads them; anything else is a text.
-fn parse(value: &str) -> Json {
+pub(super) fn parse(value: &str) -> Json {
     serde_json::from_str(value).unwrap_or_else(|_| Json::String(value.to_owned()))
 }
 

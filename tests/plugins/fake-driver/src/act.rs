@@ -26,6 +26,21 @@ pub(crate) enum Act {
     Configuration,
     /// Panics.
     Panic,
+    /// Ends the process in a way that only a process of its own survives.
+    Crash(Crash),
+}
+
+/// What takes the whole process along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// Dereferences null (a field of a structure that is not there).
+    Null,
+    /// Aborts.
+    Abort,
+    /// Allocates without end.
+    Exhaust,
+    /// Never gives its thread back.
+    Spin,
 }
 
 impl TryFrom<String> for Act {
@@ -40,11 +55,15 @@ impl TryFrom<String> for Act {
             "session" => Self::Session,
             "configuration" => Self::Configuration,
             "panic" => Self::Panic,
+            "null" => Self::Crash(Crash::Null),
+            "abort" => Self::Crash(Crash::Abort),
+            "exhaust" => Self::Crash(Crash::Exhaust),
+            "spin" => Self::Crash(Crash::Spin),
             other => {
                 let ms = other.strip_prefix("delay:").and_then(|ms| ms.parse().ok());
                 Self::Delay(Duration::from_millis(ms.ok_or_else(|| {
                     format!(
-                        "expected ok, silent, refuse, no_answer, session, configuration, panic or delay:MS, found {other:?}"
+                        "expected ok, silent, refuse, no_answer, session, configuration, panic, null, abort, exhaust, spin or delay:MS, found {other:?}"
                     )
                 })?))
             }
@@ -60,7 +79,7 @@ impl JsonSchema for Act {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "ok, silent, refuse, no_answer, session, configuration, panic or delay:MS",
+            "description": "ok, silent, refuse, no_answer, session, configuration, panic, null, abort, exhaust, spin or delay:MS",
         })
     }
 }
@@ -83,6 +102,35 @@ impl Act {
                 Err(Error::configuration(format!("{what}: wrong configuration, by script")))
             }
             Self::Panic => panic!("{what}: panic by script"),
+            Self::Crash(crash) => crash.play(),
+        }
+    }
+}
+
+/// Touched, so that the memory is really used.
+const PIECE: usize = 1024 * 1024;
+/// Where a field of a structure at address 0 would be.
+const FIELD: usize = 8;
+
+impl Crash {
+    #[allow(unsafe_code, reason = "a plugin that breaks memory is the point of this act")]
+    fn play(self) -> ! {
+        match self {
+            Self::Null => {
+                // SAFETY: there is none, on purpose: nothing is mapped in the first page, so this ends the process.
+                unsafe { std::ptr::without_provenance_mut::<u8>(FIELD).write_volatile(1) };
+                std::process::abort()
+            }
+            Self::Abort => std::process::abort(),
+            Self::Exhaust => {
+                let mut kept = Vec::new();
+                loop {
+                    kept.push(std::hint::black_box(vec![1_u8; PIECE]));
+                }
+            }
+            Self::Spin => loop {
+                std::hint::spin_loop();
+            },
         }
     }
 }
