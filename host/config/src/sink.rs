@@ -380,6 +380,7 @@ impl<'a> OneSink<'_, 'a, '_> {
             max_age: read.duration("max_age").unwrap_or(default.max_age),
             in_flight: count("in_flight").unwrap_or(default.in_flight),
             retry: backoff(cx, &path.key("retry"), table.table("retry"), default.retry),
+            ..default
         }
     }
 }

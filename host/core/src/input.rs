@@ -3,6 +3,8 @@
 use busbar_contract::{Action, Describe, Endpoint, Event, Malformed, Origin, Samples, Value};
 use serde_json::Value as Json;
 
+use crate::journal::{Committed, Loaded, NotCommitted, Recovered};
+
 /// The two clocks, read by the edge before each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
@@ -96,6 +98,29 @@ pub enum Input {
         store: u64,
         /// The value read (get), or nothing (put), or why it failed.
         result: Result<Option<Vec<u8>>, String>,
+    },
+    /// Answer to [`crate::Output::JournalOpen`]: what the file holds, or why there is none.
+    JournalOpened {
+        /// Index into [`crate::model::Site::sinks`].
+        sink: usize,
+        /// The text is for the operator.
+        result: Result<Recovered, String>,
+    },
+    /// Answer to [`crate::Output::Journal`].
+    Journaled {
+        /// Index into [`crate::model::Site::sinks`].
+        sink: usize,
+        /// Number of the transaction.
+        number: u64,
+        /// What is on disk now, or why nothing of it is.
+        result: Result<Committed, NotCommitted>,
+    },
+    /// Answer to [`crate::Output::JournalLoad`].
+    JournalLoaded {
+        /// Index into [`crate::model::Site::sinks`].
+        sink: usize,
+        /// The text is for the operator.
+        result: Result<Loaded, String>,
     },
     /// State of the kernel's clock.
     Clock {

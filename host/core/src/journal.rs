@@ -113,7 +113,8 @@ pub struct Settled {
 pub struct Transaction {
     /// Counts up; the answer names it.
     pub number: u64,
-    /// Points that rows name for the first time in this run.
+    /// Points that rows name for the first time in this run, or whose unit is another since: from here on the core's
+    /// number means this name.
     pub names: Vec<(u32, Name)>,
     /// New rows, in order of their numbers.
     pub rows: Vec<Row>,
@@ -124,7 +125,9 @@ pub struct Transaction {
     pub delivered_unwritten: u64,
     /// Records that were accepted and given up without ever being written, by reason.
     pub dropped_unwritten: BTreeMap<String, u64>,
-    /// Number that the next record will get: it never goes back, also when nothing is written.
+    /// Where a later run begins to number ([`Recovered::next`]). It never goes back and lies above every number given so
+    /// far, also those never written; while the gateway runs it is reserved far ahead, so that a number which the far
+    /// side has seen never comes back with another record.
     pub next: u64,
     /// Monotonic nanoseconds of this run, for the age of rows.
     pub now_ns: u64,
@@ -135,10 +138,13 @@ pub struct Transaction {
 pub struct Committed {
     /// Absolute figures.
     pub ledger: Ledger,
-    /// Everything below has ended: the file dropped its oldest rows by size or age, and counted them.
+    /// Everything below has ended: the file dropped its oldest rows by size or age, and counted them. The file's `next`
+    /// when nothing waits.
     pub oldest: u64,
     /// Bytes that waiting rows take in the file.
     pub bytes: u64,
+    /// Age of the oldest waiting record, nanoseconds, on the clock that `max_age` counts on; 0 when nothing waits.
+    pub oldest_age_ns: u64,
 }
 
 /// A transaction is not on disk; nothing of it is. The core offers its content again.
@@ -161,6 +167,8 @@ pub struct Recovered {
     pub ledger: Ledger,
     /// Bytes that waiting rows take in the file.
     pub bytes: u64,
+    /// Age of the oldest waiting record, nanoseconds, on the clock that `max_age` counts on; 0 when nothing waits.
+    pub oldest_age_ns: u64,
     /// What was found and done, for the operator: a damaged file kept aside, rows salvaged.
     pub notes: Vec<String>,
 }
@@ -172,8 +180,9 @@ pub struct Loaded {
     pub from: u64,
     /// Rows; `accepted_ns` is in this run's clock and saturates at 0 for rows of earlier runs.
     pub rows: Vec<Row>,
-    /// Dictionary entries that this run has not been told.
+    /// Dictionary entries that no [`Loaded`] of this run has told yet (also of points that this run introduced).
     pub names: Vec<(u32, Name)>,
-    /// Where to go on: everything waiting below is in `rows`.
+    /// Where to go on: everything waiting from `from` up to below `next` is in `rows`. At the end of the file it is the
+    /// file's `next`.
     pub next: u64,
 }

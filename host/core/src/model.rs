@@ -344,10 +344,31 @@ pub enum Timestamp {
 /// Bytes counted per record beside its sample and text.
 pub const RECORD_OVERHEAD: u64 = 24;
 
-/// Bounds of a sink's queue (the memory form).
+/// When a transaction of a queue on disk counts as written (`queue.sync`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Synced: survives loss of power.
+    Commit,
+    /// Handed to the kernel, synced with each checkpoint: survives kill -9.
+    Checkpoint,
+}
+
+/// Order of backlog and live records (`queue.order`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Live records follow the backlog.
+    Fifo,
+    /// Live records at once, the backlog beside them, flagged as replay.
+    LiveFirst,
+}
+
+/// The queue of a sink: its form, its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
-    /// Most bytes waiting or unconfirmed (24 per sample, its text, and [`crate::model::RECORD_OVERHEAD`]).
+    /// Disk form: a record leaves the disk only when it ended. Otherwise memory form.
+    pub on_disk: bool,
+    /// Most bytes waiting or unconfirmed. Memory form: 24 per sample, its text, and [`crate::model::RECORD_OVERHEAD`];
+    /// disk form: bytes in the file.
     pub max_bytes: u64,
     /// Oldest record kept.
     pub max_age: Duration,
@@ -355,15 +376,34 @@ pub struct Queue {
     pub in_flight: usize,
     /// Pause after a `retry` verdict.
     pub retry: Backoff,
+    /// Disk form: a transaction leaves at the latest so long after its first record.
+    pub flush_every: Duration,
+    /// Disk form: a transaction leaves at the latest with so many records.
+    pub flush_records: usize,
+    /// Disk form: what counts as written.
+    pub sync: Sync,
+    /// Backlog and live records.
+    pub order: Order,
+    /// Disk form: most records of the backlog delivered per second; `None` = as fast as they are confirmed.
+    pub replay_rate: Option<u32>,
+    /// Disk form: most records held in memory for delivery.
+    pub window: usize,
 }
 
 impl Default for Queue {
     fn default() -> Self {
         Self {
+            on_disk: false,
             max_bytes: 256 << 20,
             max_age: Duration::from_secs(7 * 86_400),
             in_flight: 5_000,
             retry: Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
+            flush_every: Duration::from_millis(50),
+            flush_records: 1_000,
+            sync: Sync::Commit,
+            order: Order::Fifo,
+            replay_rate: None,
+            window: 20_000,
         }
     }
 }

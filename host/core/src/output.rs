@@ -3,7 +3,7 @@
 use busbar_contract::{Answer, Request, Samples, describe::Open};
 use serde_json::Value as Json;
 
-use crate::input::Reading;
+use crate::{input::Reading, journal::Transaction};
 
 /// Something to do.
 #[derive(Debug)]
@@ -70,6 +70,30 @@ pub enum Output {
         key: String,
         /// What to do.
         action: StoreAction,
+    },
+    /// Open or make the file of a sink's queue; answered by `Input::JournalOpened`. Asked again after an error.
+    JournalOpen {
+        /// Index into [`crate::model::Site::sinks`].
+        sink: usize,
+    },
+    /// Write one transaction; answered by `Input::Journaled`. One at a time per sink.
+    Journal {
+        /// Index into [`crate::model::Site::sinks`].
+        sink: usize,
+        /// What happened since the last.
+        transaction: Box<Transaction>,
+    },
+    /// Read waiting records in order of their numbers; answered by `Input::JournalLoaded`. One at a time per sink; sees
+    /// every transaction asked before it.
+    JournalLoad {
+        /// Index into [`crate::model::Site::sinks`].
+        sink: usize,
+        /// First number wanted.
+        from: u64,
+        /// Stop after about so many records (rows are not torn; at least one row).
+        records: usize,
+        /// Stop after about so many bytes of samples and texts (at least one row).
+        bytes: usize,
     },
     /// Answer to an operator; command answers may come more than once.
     Reply {

@@ -160,6 +160,9 @@ impl Core {
             Input::Overrun { instance, samples } => self.overrun(instance, samples),
             Input::Audited { audit, error } => self.audited(audit, &error),
             Input::Stored { store, result } => self.stored(store, result),
+            Input::JournalOpened { .. } | Input::Journaled { .. } | Input::JournalLoaded { .. } => {
+                self.oddities.unexpected += 1;
+            }
             Input::Clock { synchronised } => self.clock_state(synchronised),
             Input::Operator(operator) => self.operator(operator),
             Input::Shutdown => self.shutdown(),

@@ -286,6 +286,12 @@ impl CoreThread {
                 write_line(&line);
                 None
             }
+            Output::JournalOpen { sink } => {
+                let result = Err("this version keeps queues in memory only".to_owned());
+                Some(Input::JournalOpened { sink, result })
+            }
+            // Without an open file nothing is written or read.
+            Output::Journal { .. } | Output::JournalLoad { .. } => None,
             // Handled by the caller.
             Output::Open { .. } => None,
         };

@@ -158,6 +158,7 @@ fn sink(rng: &mut Rng, name: &str, plugin: &str, strict: bool, devices: &[Device
             max_age: Duration::from_secs(rng.range(1, 20)),
             in_flight: rng.range(1, 60) as usize,
             retry: Backoff { initial: ms(50), max: ms(500) },
+            ..Queue::default()
         }
     };
     Sink {

@@ -537,6 +537,7 @@ impl World {
                 }
                 Reply::Page(_) => {}
             },
+            Output::JournalOpen { .. } | Output::Journal { .. } | Output::JournalLoad { .. } => {}
             Output::Log(_) => {}
         }
         Ok(())
