@@ -1,0 +1,146 @@
+//! Opening a SQLite file of ours: who wrote it, is it whole, how is it written.
+//!
+//! One connection per file, with an exclusive lock: no reader from outside can hold the write-ahead log open (it would
+//! grow without end), and two hosts cannot share a file. The file must not be opened in this process by any other means
+//! while the connection lives: closing any descriptor of it would drop the lock (POSIX).
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use crate::fault::Fault;
+
+/// The write-ahead log is cut back to this after a checkpoint, bytes.
+const WAL_LIMIT: i64 = 4 << 20;
+/// Longest check of a file at its opening. A file too large for it is checked as far as it goes; damage further on is
+/// found when it is read.
+const CHECK_TIME: Duration = Duration::from_secs(2);
+/// Virtual machine steps between two looks at the time.
+const CHECK_STEPS: i32 = 10_000;
+
+/// What distinguishes the files of this crate.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// For texts: `a queue`.
+    pub(crate) what: &'static str,
+    /// `PRAGMA application_id`.
+    pub(crate) application_id: i64,
+    /// `PRAGMA user_version`.
+    pub(crate) schema: i64,
+    /// Makes the tables.
+    pub(crate) tables: &'static str,
+}
+
+/// Makes the directory (mode 0750) and an empty file (mode 0600) where there is none.
+pub(crate) fn prepare(path: &Path) -> Result<(), Fault> {
+    let wrong = |error: std::io::Error| match Fault::from(error) {
+        Fault::Other(text) => {
+            Fault::Other(format!("{}: expected a file this user can write, found: {text}", path.display()))
+        }
+        fault => fault,
+    };
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o750).create(dir).map_err(wrong)?;
+    }
+    if !path.exists() {
+        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(wrong)?;
+    }
+    Ok(())
+}
+
+/// Opens for work: makes the tables in an empty file and fills them, judges any other.
+pub(crate) fn open(
+    path: &Path,
+    kind: &Kind,
+    full_sync: bool,
+    fill: impl FnOnce(&Connection) -> Result<(), Fault>,
+) -> Result<Connection, Fault> {
+    prepare(path)?;
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "synchronous", if full_sync { "FULL" } else { "NORMAL" })?;
+    connection.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Fault::Other(format!(
+            "{}: expected a file that takes a write-ahead log, found mode {mode}: is the directory writable?",
+            path.display()
+        )));
+    }
+    if judge(&connection, kind)? {
+        check(&mut connection)?;
+    } else {
+        create(&mut connection, kind, fill)?;
+    }
+    Ok(connection)
+}
+
+/// The settings that every connection needs, also one that only reads.
+pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Fault> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::ZERO)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    for (config, value) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+    ] {
+        connection.set_db_config(config, value)?;
+    }
+    let _: String = connection.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |row| row.get(0))?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
+}
+
+/// True: ours, of a schema that is understood. False: empty.
+pub(crate) fn judge(connection: &Connection, kind: &Kind) -> Result<bool, Fault> {
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    let application_id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let schema: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if tables == 0 && application_id == 0 && schema == 0 {
+        return Ok(false);
+    }
+    if application_id != kind.application_id {
+        return Err(Fault::Foreign(format!("expected {}, found another SQLite file", kind.what)));
+    }
+    match schema {
+        version if version == kind.schema => Ok(true),
+        version if version > kind.schema => Err(Fault::Newer(version)),
+        version => Err(Fault::Damaged(format!("expected schema {}, found {version}", kind.schema))),
+    }
+}
+
+/// Makes the tables and fills them, all or nothing.
+pub(crate) fn create(
+    connection: &mut Connection,
+    kind: &Kind,
+    fill: impl FnOnce(&Connection) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let Kind { application_id, schema, tables, .. } = kind;
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(&format!(
+        "PRAGMA application_id = {application_id}; PRAGMA user_version = {schema}; {tables}"
+    ))?;
+    fill(&transaction)?;
+    Ok(transaction.commit()?)
+}
+
+/// SQLite's own look at the structure, for at most [`CHECK_TIME`].
+fn check(connection: &mut Connection) -> Result<(), Fault> {
+    let until = Instant::now() + CHECK_TIME;
+    connection.progress_handler(CHECK_STEPS, Some(move || Instant::now() >= until))?;
+    let verdict = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    match verdict {
+        Ok(text) if text == "ok" => Ok(()),
+        Ok(text) => Err(Fault::Damaged(text.replace('\n', " "))),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
