@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use busbar_contract::{Flags, Kind, describe::PluginKind};
+use serde_json::Value as Json;
 
 use crate::{
     Core, Now, Switches,
     arena::{Arena, DeviceId, GroupId, Id, PluginId, PointId, SinkId},
     convert::Conversion,
+    hours::Hours,
     log::Limiter,
     model::{self, Site},
     rng::Rng,
@@ -15,7 +17,7 @@ use crate::{
     select::Selections,
     sink::Sink,
     stale::StaleHeap,
-    state::{Device, Group, Oddities, Phase, Plugin, PluginStatus},
+    state::{Device, Group, Oddities, Off, Phase, Plugin, PluginStatus},
     system::SystemPoints,
     table::{LOST, Point, Stamp},
     time::{SECOND, ns},
@@ -49,8 +51,12 @@ impl Core {
             groups: Arena::new(),
             points: Arena::new(),
             sinks: Arena::new(),
+            order: Vec::new(),
+            sink_order: Vec::new(),
+            config_version: 1,
+            trial: None,
             names: BTreeMap::new(),
-            system_names: Vec::new(),
+            fixed_names: BTreeMap::new(),
             system: SystemPoints::default(),
             metadata: BTreeMap::new(),
             instances: BTreeMap::new(),
@@ -88,31 +94,26 @@ impl Core {
         for sink in &site.sinks {
             core.add_sink(sink);
         }
+        core.order = core.devices.ids().collect();
+        core.sink_order = core.sinks.ids().collect();
+        core.route_all(&site);
         core.site = site;
-        core.set_first_times();
         core.apply_switches();
         core.start_timers();
         core
     }
 
     /// A driver and a sink may have one name.
-    fn plugin_named(&self, name: &str, kind: PluginKind) -> Option<PluginId> {
-        self.plugins.iter().find(|(_, plugin)| plugin.name == name && plugin.kind == kind).map(|(id, _)| id)
+    pub(crate) fn plugin_named(&self, name: &str, kind: PluginKind) -> Option<PluginId> {
+        let known = |plugin: &Plugin| plugin.name == name && plugin.kind == kind && !plugin.gone;
+        self.plugins.iter().find(|(_, plugin)| known(plugin)).map(|(id, _)| id)
     }
 
-    fn add_device(&mut self, config: &model::Device) {
-        let id = DeviceId::new(self.devices.len() as u32);
-        let first = self.points.len() as u32;
-        for (index, point) in config.points.iter().enumerate() {
-            self.add_point(id, config, index, point);
-        }
-        let groups = self.add_groups(id, config, first);
+    /// A device with its points and groups; its place in `Site::devices` is the caller's.
+    pub(crate) fn add_device(&mut self, config: &model::Device) -> DeviceId {
         let plugin = self.plugin_named(&config.driver, PluginKind::Driver);
-        if let Some(plugin) = plugin {
-            self.plugins[plugin].devices.push(id);
-        }
         let none = PointId::new(0);
-        self.devices.push(Device {
+        let id = self.devices.push(Device {
             plugin,
             channel: None,
             phase: if plugin.is_some() { Phase::Idle } else { Phase::Failed },
@@ -128,9 +129,13 @@ impl Core {
             session: 1,
             attempts: 0,
             wake_ns: 0,
-            first,
-            count: self.points.len() as u32 - first,
-            groups,
+            points: Vec::new(),
+            groups: Vec::new(),
+            gone: false,
+            rebinding: false,
+            paused: config.paused,
+            off: Off::No,
+            hours: config.active.as_ref().map(Hours::new),
             unanswered: 0,
             reads_left: 0,
             interrogated: false,
@@ -153,9 +158,24 @@ impl Core {
             latency_ns: 0,
             commits: std::collections::VecDeque::new(),
         });
+        if let Some(plugin) = plugin {
+            self.plugins[plugin].devices.push(id);
+        }
+        let points = config.points.iter().enumerate();
+        self.devices[id].points =
+            points.map(|(index, point)| self.add_point(id, config, index, point)).collect();
+        self.group_points(id, config);
+        id
     }
 
-    fn add_point(&mut self, device: DeviceId, config: &model::Device, index: usize, point: &model::Point) {
+    /// A point with a number of its own: never read, no value, `invalid|comm_lost`, the host's time.
+    pub(crate) fn add_point(
+        &mut self,
+        device: DeviceId,
+        config: &model::Device,
+        index: usize,
+        point: &model::Point,
+    ) -> PointId {
         let id = self.points.push(Point {
             device: Some(device),
             index,
@@ -166,96 +186,135 @@ impl Core {
             stale_ns: ns(point.stale_after),
             invalid_ns: ns(point.invalid_after).max(ns(point.stale_after)),
             host_quality: LOST,
+            ts_ns: self.now.wall_ns,
+            marks: Flags::GATEWAY_TIME,
             ..Point::default()
         });
         self.names.insert(format!("{}/{}", config.name, point.name), id);
+        id
     }
 
-    /// Points with equal intervals are read together.
-    fn add_groups(&mut self, device: DeviceId, config: &model::Device, first: u32) -> Vec<GroupId> {
+    /// Points with equal intervals are read together. Groups that stay as they are keep their number; returns those that
+    /// are new.
+    pub(crate) fn group_points(&mut self, device: DeviceId, config: &model::Device) -> Vec<GroupId> {
         let mut by_interval: BTreeMap<u64, Vec<PointId>> = BTreeMap::new();
-        for (point, number) in config.points.iter().zip(first..) {
-            by_interval.entry(ns(point.poll_interval)).or_default().push(PointId::new(number));
+        for (point, id) in config.points.iter().zip(&self.devices[device].points) {
+            by_interval.entry(ns(point.poll_interval)).or_default().push(*id);
         }
-        let mut groups = Vec::new();
+        let before = std::mem::take(&mut self.devices[device].groups);
+        let mut new = Vec::new();
         for (interval_ns, points) in by_interval {
-            let min_stale_ns =
-                points.iter().map(|point| self.points[*point].stale_ns).min().unwrap_or(SECOND);
-            let group = self.groups.push(Group {
-                device,
-                points: points.clone(),
-                interval_ns,
-                exchanges: 1,
-                busy: false,
-                scheduled: false,
-                again: false,
-                refused_until_ns: 0,
-                subscribed: false,
-                min_stale_ns,
-                stale_at_ns: 0,
+            let known = before.iter().copied().find(|group| {
+                self.groups[*group].interval_ns == interval_ns && self.groups[*group].points == points
             });
-            for point in points {
-                self.points[point].group = Some(group);
-            }
-            groups.push(group);
+            let group = known.unwrap_or_else(|| {
+                let group = self.add_group(device, interval_ns, points);
+                new.push(group);
+                group
+            });
+            self.devices[device].groups.push(group);
         }
-        groups
+        for group in before {
+            if !self.devices[device].groups.contains(&group) {
+                let old = &mut self.groups[group];
+                (old.gone, old.points) = (true, Vec::new());
+            }
+        }
+        new
     }
 
-    fn add_sink(&mut self, config: &model::Sink) {
-        let id = SinkId::new(self.sinks.len() as u32);
+    fn add_group(&mut self, device: DeviceId, interval_ns: u64, points: Vec<PointId>) -> GroupId {
+        let min_stale_ns = points.iter().map(|point| self.points[*point].stale_ns).min().unwrap_or(SECOND);
+        let group = self.groups.push(Group {
+            device,
+            points: points.clone(),
+            interval_ns,
+            exchanges: 1,
+            busy: false,
+            scheduled: false,
+            again: false,
+            refused_until_ns: 0,
+            subscribed: false,
+            gone: false,
+            min_stale_ns,
+            stale_at_ns: 0,
+        });
+        for point in points {
+            self.points[point].group = Some(group);
+        }
+        group
+    }
+
+    /// A sink without points; [`Core::route_all`] routes.
+    pub(crate) fn add_sink(&mut self, config: &model::Sink) -> SinkId {
         let plugin = self.plugin_named(&config.plugin, PluginKind::Sink);
+        let id = self.sinks.push(Sink::new(config, plugin, self.now));
         if let Some(plugin) = plugin {
             self.plugins[plugin].sinks.push(id);
         }
-        let mut sink = Sink::new(config, plugin, self.now);
-        for route in &config.routes {
-            if let Some(device) = self.devices.at(route.device).map(|device| &self.devices[device])
-                && (route.point as u64) < u64::from(device.count)
-            {
-                sink.add_point(PointId::new(device.first + route.point as u32), route.map.clone());
-            }
-        }
-        for system in &config.system {
-            if let Some(point) = self.names.get(&system.name) {
-                sink.add_point(*point, system.map.clone());
-            }
-        }
-        sink.finish_points();
-        for (slot, routed) in (0u32..).zip(&sink.routed) {
-            let point = &mut self.points[routed.point];
-            point.routes.push((id, slot));
-            sink.feed.set_deadband(slot, point.deadband);
-        }
-        self.sinks.push(sink);
+        id
     }
 
-    /// What operators switched before the last stop holds again.
-    fn apply_switches(&mut self) {
-        let switches = self.switches.clone();
-        for name in &switches.blocked {
-            if let Some(point) = self.names.get(name) {
-                self.points[*point].block(Stamp::new(self.now.wall_ns, self.clock_synced));
+    /// The first routes of every sink of `site`.
+    fn route_all(&mut self, site: &Site) {
+        for (sink, config) in self.sinks.ids().zip(&site.sinks) {
+            for (point, map) in self.wanted_routes(config) {
+                self.route(sink, point, map);
             }
         }
-        for (name, json) in &switches.substituted {
-            if let Some(point) = self.names.get(name).copied() {
-                let kind = switches.substituted_kinds.get(name).and_then(|kind| Kind::from_name(kind));
-                let value = crate::operator::substitute_value(kind, json);
-                self.points[point].substitute(&value, Stamp::new(self.now.wall_ns, self.clock_synced));
+    }
+
+    /// The points that a sink is to get, with their map entries; a point named twice once, with the entries of both.
+    pub(crate) fn wanted_routes(&self, config: &model::Sink) -> Vec<(PointId, Vec<Json>)> {
+        let of_devices = config.routes.iter().filter_map(|route| {
+            let device = self.order.get(route.device)?;
+            Some((*self.devices[*device].points.get(route.point)?, &route.map))
+        });
+        let of_system =
+            config.system.iter().filter_map(|system| Some((self.named(&system.name)?, &system.map)));
+        let mut wanted: Vec<(PointId, Vec<Json>)> = Vec::with_capacity(config.routes.len());
+        let mut places: BTreeMap<PointId, usize> = BTreeMap::new();
+        for (point, map) in of_devices.chain(of_system) {
+            let place = *places.entry(point).or_insert_with(|| {
+                wanted.push((point, Vec::new()));
+                wanted.len() - 1
+            });
+            if let Some((_, entries)) = wanted.get_mut(place) {
+                entries.extend(map.iter().cloned());
             }
+        }
+        wanted
+    }
+
+    /// A point goes to a sink from now on.
+    pub(crate) fn route(&mut self, sink: SinkId, point: PointId, map: Vec<Json>) {
+        let slot = self.sinks[sink].add_point(point, map);
+        let state = &mut self.points[point];
+        state.routes.push((sink, slot));
+        self.sinks[sink].feed.set_deadband(slot, state.deadband);
+    }
+
+    /// What operators switched before the last stop holds again, and the active hours of this moment.
+    fn apply_switches(&mut self) {
+        let names: Vec<(String, PointId)> = self.names.iter().map(|(name, id)| (name.clone(), *id)).collect();
+        for (name, point) in names {
+            self.cover_again(&name, point);
         }
         for device in self.devices.ids() {
-            let config = self.site.devices.get(device.number() as usize);
-            let wanted = config.is_some_and(|config| {
-                switches.maintenance.get(&config.name).copied().unwrap_or(config.maintenance)
-            });
-            if wanted {
-                self.devices[device].phase = Phase::Maintenance;
-                for point in self.point_ids(device) {
-                    self.points[point].host_quality = crate::table::BLOCKED;
-                }
-            }
+            self.first_switches(device);
+        }
+    }
+
+    /// An operator blocked or substituted the point of this name.
+    pub(crate) fn cover_again(&mut self, name: &str, point: PointId) {
+        let stamp = Stamp::new(self.now.wall_ns, self.clock_synced);
+        if self.switches.blocked.contains(name) {
+            self.points[point].block(stamp);
+        }
+        if let Some(json) = self.switches.substituted.get(name) {
+            let kind = self.switches.substituted_kinds.get(name).and_then(|kind| Kind::from_name(kind));
+            let value = crate::operator::substitute_value(kind, json);
+            self.points[point].substitute(&value, stamp);
         }
     }
 
@@ -263,30 +322,26 @@ impl Core {
         let now_ns = self.now.mono_ns;
         self.timers.arm(now_ns + SECOND, Timer::Housekeeping);
         for group in self.groups.ids() {
-            let at = self.stale.add(now_ns + self.groups[group].min_stale_ns, group);
-            self.groups[group].stale_at_ns = at;
+            self.watch_group(group);
         }
         for sink in self.sinks.ids() {
             self.arm_interval(sink);
         }
     }
 
-    /// Never read: no value, `invalid|comm_lost`, the host's time.
-    fn set_first_times(&mut self) {
-        for point in self.points.ids() {
-            self.points[point].ts_ns = self.now.wall_ns;
-            self.points[point].marks = Flags::GATEWAY_TIME;
-        }
+    /// The first staleness check of a group.
+    pub(crate) fn watch_group(&mut self, group: GroupId) {
+        let at = self.stale.add(self.now.mono_ns + self.groups[group].min_stale_ns, group);
+        self.groups[group].stale_at_ns = at;
     }
 
     /// The points of a device.
     pub(crate) fn point_ids(&self, device: DeviceId) -> impl Iterator<Item = PointId> + use<> {
-        let device = &self.devices[device];
-        (device.first..device.first + device.count).map(PointId::new)
+        self.devices[device].points.clone().into_iter()
     }
 }
 
-fn new_plugin(config: &model::Plugin) -> Plugin {
+pub(crate) fn new_plugin(config: &model::Plugin) -> Plugin {
     Plugin {
         name: config.name.clone(),
         kind: config.kind,
@@ -296,6 +351,8 @@ fn new_plugin(config: &model::Plugin) -> Plugin {
         describe: None,
         last_beat_ns: 0,
         stalled: false,
+        gone: false,
+        leaving: false,
         channels: Vec::new(),
         devices: Vec::new(),
         sinks: Vec::new(),

@@ -40,6 +40,8 @@ impl Core {
         self.reject(device, &done.rejected);
         if first_time {
             self.advance(device);
+        } else {
+            self.bound_anew(device);
         }
     }
 

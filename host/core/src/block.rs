@@ -150,12 +150,13 @@ impl Core {
 
     /// The point with this index of the device's configuration.
     pub(crate) fn index_point(&self, device: DeviceId, index: usize) -> PointId {
-        let device = &self.devices[device];
-        PointId::new(device.first + (index as u32).min(device.count.saturating_sub(1)))
+        let points = &self.devices[device].points;
+        // A block names at least one point of its device, so there is a last one.
+        points.get(index).or(points.last()).copied().unwrap_or_else(|| PointId::new(0))
     }
 
     pub(crate) fn device_named(&self, name: &str) -> Option<DeviceId> {
-        let index = self.site.devices.iter().position(|config| config.name == name)?;
-        self.devices.at(index)
+        let at = self.site.devices.iter().position(|config| config.name == name && !name.is_empty())?;
+        self.devices.at(at)
     }
 }

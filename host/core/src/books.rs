@@ -11,16 +11,19 @@ pub(crate) enum Drop {
     Expired,
     /// A newer state of the same point took its place.
     Superseded,
+    /// A reload took the sink out of the configuration.
+    Removed,
 }
 
 impl Drop {
-    pub(crate) const ALL: [Self; 3] = [Self::Overflow, Self::Expired, Self::Superseded];
+    pub(crate) const ALL: [Self; 4] = [Self::Overflow, Self::Expired, Self::Superseded, Self::Removed];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Overflow => "overflow",
             Self::Expired => "expired",
             Self::Superseded => "superseded",
+            Self::Removed => "removed",
         }
     }
 }
@@ -37,6 +40,7 @@ pub(crate) struct Books {
     overflow: u64,
     expired: u64,
     superseded: u64,
+    removed: u64,
     /// Confirmations of records that are unknown or ended before.
     pub(crate) late_acks: u64,
     /// Verdicts `retry`.
@@ -55,6 +59,7 @@ impl Books {
             Drop::Overflow => self.overflow += 1,
             Drop::Expired => self.expired += 1,
             Drop::Superseded => self.superseded += 1,
+            Drop::Removed => self.removed += 1,
         }
     }
 
@@ -63,6 +68,7 @@ impl Books {
             Drop::Overflow => self.overflow,
             Drop::Expired => self.expired,
             Drop::Superseded => self.superseded,
+            Drop::Removed => self.removed,
         }
     }
 

@@ -196,6 +196,11 @@ impl Core {
     }
 
     fn reopen_later(&mut self, channel: ChannelId) {
+        if std::mem::take(&mut self.channels[channel].reopen) {
+            self.channels[channel].attempts = 0;
+            self.open_channel(channel);
+            return self.wake_waiting_channels(channel);
+        }
         if self.stopping || self.channels[channel].devices.is_empty() {
             return;
         }
@@ -249,7 +254,7 @@ impl Core {
         self.stop_channel_for(channel, reason);
     }
 
-    fn stop_channel_for(&mut self, channel: ChannelId, reason: &str) {
+    pub(crate) fn stop_channel_for(&mut self, channel: ChannelId, reason: &str) {
         let state = &self.channels[channel];
         if matches!(state.phase, ChannelPhase::Closed | ChannelPhase::Stopping) {
             return;

@@ -8,13 +8,16 @@ use crate::{
     view::DeviceState,
 };
 
-const DEVICE_STATES: [DeviceState; 6] = [
+const DEVICE_STATES: [DeviceState; 9] = [
     DeviceState::Connecting,
     DeviceState::Resync,
     DeviceState::Online,
     DeviceState::Lost,
     DeviceState::Failed,
     DeviceState::Maintenance,
+    DeviceState::Disabled,
+    DeviceState::Inactive,
+    DeviceState::Paused,
 ];
 
 /// With more devices there is no histogram per device (17 lines each); that per plugin stays.
@@ -36,14 +39,14 @@ impl Core {
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
         let mut all = Vec::new();
-        for plugin in self.plugins.ids() {
+        for plugin in self.plugins.ids().filter(|id| !self.plugins[*id].gone) {
             self.plugin_metrics(plugin, &mut all);
         }
-        for device in self.devices.ids() {
-            self.device_metrics(device, &mut all);
+        for device in &self.order {
+            self.device_metrics(*device, &mut all);
         }
-        for sink in self.sinks.ids() {
-            self.sink_metrics(sink, &mut all);
+        for sink in &self.sink_order {
+            self.sink_metrics(*sink, &mut all);
         }
         self.host_metrics(&mut all);
         all.sort_by(|a, b| a.name.cmp(b.name));
@@ -267,6 +270,12 @@ impl Core {
                 value,
             ));
         }
+        all.push(counter(
+            "busbar_config_version",
+            "Configurations applied since the start, the first included.",
+            Vec::new(),
+            self.config_version,
+        ));
         let locked = f64::from(u8::from(self.commands_locked()));
         all.push(gauge("busbar_commands_locked", "1 while commands are locked.", Vec::new(), locked));
         let synced = f64::from(u8::from(self.clock_synced));

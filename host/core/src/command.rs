@@ -211,7 +211,10 @@ impl Core {
     pub(crate) fn check_device(&self, device: DeviceId) -> Result<(), Refusal> {
         match self.devices[device].phase {
             Phase::Online => Ok(()),
-            Phase::Maintenance => Err((Reason::LockedOut, "the device is in maintenance".into())),
+            Phase::Maintenance => {
+                Err((Reason::LockedOut, format!("the device is off: {}", self.devices[device].reason)))
+            }
+            Phase::Paused => Err((Reason::LockedOut, "the device is paused".into())),
             Phase::WaitTurn | Phase::Subscribing | Phase::Resync => {
                 Err((Reason::Resync, "the device is being read after a connect".into()))
             }

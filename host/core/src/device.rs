@@ -10,8 +10,8 @@ use crate::{
     arena::{DeviceId, Id},
     backoff,
     output::LogLevel,
-    state::{ChannelPhase, Outcome, Pending, Phase, Work},
-    table::{BLOCKED, LOST, Stamp},
+    state::{ChannelPhase, Off, Outcome, Pending, Phase, Work},
+    table::{LOST, Stamp},
     time::{SECOND, ns},
     timers::Timer,
     view::DeviceState,
@@ -189,11 +189,15 @@ impl Core {
     }
 
     /// Connected: it resynchronises as soon as it is its turn.
-    fn connected(&mut self, device: DeviceId) {
+    pub(crate) fn connected(&mut self, device: DeviceId) {
         let Some(plugin) = self.devices[device].plugin else { return };
+        if self.devices[device].paused {
+            self.devices[device].counters.connects += 1;
+            return self.begin_pause(device);
+        }
         self.devices[device].phase = Phase::WaitTurn;
         // From here on: what the device reports while it waits for its turn counts.
-        self.devices[device].unanswered = self.devices[device].count;
+        self.devices[device].unanswered = self.devices[device].points.len() as u32;
         self.plugins[plugin].waiting.push(device);
         self.next_resync(plugin);
     }
@@ -231,7 +235,7 @@ impl Core {
     fn begin_resync(&mut self, device: DeviceId) {
         let plugin = self.devices[device].plugin;
         if plugin.is_some_and(|plugin| self.plugin_knows(plugin, op::request::SUBSCRIBE))
-            && self.devices[device].count > 0
+            && !self.devices[device].points.is_empty()
         {
             self.devices[device].phase = Phase::Subscribing;
             self.ask(device, Work::Subscribe);
@@ -255,15 +259,20 @@ impl Core {
         self.devices[device].attempts = attempts.saturating_add(1);
         self.back_off(device, attempts);
         self.mark_lost(device, reason);
-        self.invalidate(device, LOST);
+        let quality = self.away_quality(device);
+        self.invalidate(device, quality);
     }
 
     /// Requests, selections, commands and tokens of the session end.
-    fn end_session(&mut self, device: DeviceId, phase: Phase) {
+    pub(crate) fn end_session(&mut self, device: DeviceId, phase: Phase) {
         self.devices[device].session = self.devices[device].session.wrapping_add(1);
         self.devices[device].phase = Phase::Idle;
         self.devices[device].probing = false;
         self.devices[device].wake_ns = 0;
+        if std::mem::take(&mut self.devices[device].rebinding) {
+            // Nobody knows whether the driver took the new points.
+            self.devices[device].bound = false;
+        }
         self.end_commands_of(device);
         self.end_fetches_of(device);
         self.forget_reads(device);
@@ -272,7 +281,7 @@ impl Core {
         self.end_turn(device, phase);
     }
 
-    fn forget_reads(&mut self, device: DeviceId) {
+    pub(crate) fn forget_reads(&mut self, device: DeviceId) {
         for group in self.devices[device].groups.clone() {
             self.groups[group].busy = false;
             self.groups[group].scheduled = false;
@@ -347,50 +356,6 @@ impl Core {
         self.invalidate(device, LOST);
     }
 
-    /// Switches maintenance: no session, no polling, points `invalid|operator_blocked`.
-    pub(crate) fn set_maintenance(&mut self, device: DeviceId, on: bool) {
-        let phase = self.devices[device].phase;
-        if on == (phase == Phase::Maintenance) {
-            return;
-        }
-        self.devices[device].since_wall_ns = self.now.wall_ns;
-        self.devices[device].lost = false;
-        if on {
-            let connected = phase.has_session();
-            self.end_session(device, phase);
-            if connected {
-                self.ask(device, Work::Disconnect);
-            }
-            self.devices[device].phase = Phase::Maintenance;
-            self.set_reason(device, "switched to maintenance");
-            self.set_online(device, false);
-            self.invalidate(device, BLOCKED);
-        } else {
-            self.devices[device].phase = Phase::Idle;
-            self.devices[device].attempts = 0;
-            self.set_reason(device, "");
-            self.invalidate(device, LOST);
-            self.after_maintenance(device);
-        }
-    }
-
-    fn after_maintenance(&mut self, device: DeviceId) {
-        let Some(channel) = self.devices[device].channel else {
-            let plugin = self.devices[device].plugin;
-            let reason = plugin
-                .map_or_else(|| "its plugin is absent".to_owned(), |id| self.plugins[id].reason.clone());
-            if plugin.is_none_or(|id| self.plugins[id].status == crate::state::PluginStatus::Failed) {
-                self.fail_device(device, &reason);
-            }
-            return;
-        };
-        if self.channels[channel].phase == ChannelPhase::Open {
-            self.start_device(device);
-        } else {
-            self.open_channel(channel);
-        }
-    }
-
     /// Something came from the device.
     pub(crate) fn exchanged(&mut self, device: DeviceId) {
         self.devices[device].last_exchange_ns = self.now.mono_ns;
@@ -401,7 +366,12 @@ impl Core {
         let state = &self.devices[device];
         match state.phase {
             Phase::Failed => DeviceState::Failed,
-            Phase::Maintenance => DeviceState::Maintenance,
+            Phase::Maintenance => match state.off {
+                Off::Disabled => DeviceState::Disabled,
+                Off::Hours => DeviceState::Inactive,
+                Off::No | Off::Maintenance => DeviceState::Maintenance,
+            },
+            Phase::Paused => DeviceState::Paused,
             Phase::Online => DeviceState::Online,
             Phase::Resync | Phase::Subscribing | Phase::WaitTurn => DeviceState::Resync,
             _ if state.lost => DeviceState::Lost,

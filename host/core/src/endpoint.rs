@@ -28,6 +28,7 @@ impl Core {
             key: spec.key.clone(),
             exclusive: spec.exclusive,
             parallel,
+            lock_path: spec.lock_path.clone(),
             channels: Vec::new(),
             commands: Default::default(),
             queue: Default::default(),
@@ -55,6 +56,7 @@ impl Core {
             wake_ns: 0,
             attempts: 0,
             zombies: 0,
+            reopen: false,
         });
         self.endpoints[endpoint].channels.push(channel);
         self.plugins[plugin].channels.push(channel);

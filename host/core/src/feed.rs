@@ -56,14 +56,23 @@ impl Feed {
         }
     }
 
+    /// Takes another rule; what was last sent is remembered.
+    pub(crate) fn set_rule(&mut self, config: &model::Sink) {
+        let old = std::mem::replace(self, Self::new(config));
+        (self.last, self.due, self.is_due) = (old.last, old.due, old.is_due);
+    }
+
     pub(crate) fn resize(&mut self, points: usize) {
         self.last.resize(points, Last::default());
         self.is_due.resize(points, false);
     }
 
     pub(crate) fn set_deadband(&mut self, slot: u32, deadband: Deadband) {
-        if let (Some(last), Deadband::Absolute(width)) = (self.last.get_mut(slot as usize), deadband) {
-            last.deadband = width;
+        if let Some(last) = self.last.get_mut(slot as usize) {
+            last.deadband = match deadband {
+                Deadband::Absolute(width) => width,
+                Deadband::None => 0.0,
+            };
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     input::Push,
     output::LogLevel,
     route::Outgoing,
-    state::{Owner, Work},
+    state::{Owner, Phase, Work},
     table::{Blob, Cell, Overlay, Stamp},
     time::ns,
 };
@@ -80,6 +80,8 @@ impl Core {
         };
         let (device, session) = (pending.device, pending.session);
         let scope = match (&pending.work, device) {
+            // What an old group brings is late: its points are bound in another one.
+            (Work::Read { group, .. }, _) if self.groups[*group].gone => None,
             (Work::Read { group, cause, .. }, Some(device)) => Some((Scope::Group(device, *group), *cause)),
             (Work::Fetch(fetch), Some(device)) => Some((Scope::Fetch(device, *fetch), Cause::Poll)),
             _ => None,
@@ -117,7 +119,8 @@ impl Core {
                 owner == device && self.fetches.get(&fetch).is_some_and(|fetch| fetch.points.contains(&id))
             }
             Scope::Channel(channel) => {
-                self.devices[device].channel == Some(channel) && self.devices[device].phase.has_session()
+                let state = &self.devices[device];
+                state.channel == Some(channel) && state.phase.has_session() && state.phase != Phase::Paused
             }
         };
         fits.then_some((device, id))

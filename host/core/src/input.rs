@@ -129,6 +129,8 @@ pub enum Input {
     },
     /// An operator at the command line or the API.
     Operator(Operator),
+    /// A new configuration.
+    Reload(Box<crate::reload::Reload>),
     /// The host is stopping: drivers are stopped first, sinks last, so that what was read is still delivered.
     Shutdown,
 }
@@ -201,8 +203,10 @@ pub enum Ask {
     Unblock(String, Origin),
     /// Enter a value by hand.
     Substitute(String, Json, Origin),
-    /// No polling, points blocked.
+    /// No session, no polling, points blocked.
     Maintenance(String, bool, Origin),
+    /// Connected, no polling, points blocked.
+    Pause(String, bool, Origin),
     /// Frame-level logging of a device.
     FrameLog(String, bool),
 }

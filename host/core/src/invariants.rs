@@ -30,6 +30,8 @@ impl Core {
             }
         }
         self.check_requests()?;
+        self.check_places()?;
+        self.check_routes()?;
         self.check_devices()?;
         self.check_commands()?;
         self.check_timers()
@@ -85,6 +87,73 @@ impl Core {
         Ok(())
     }
 
+    /// Every number has its place in the configuration; what is gone is in no order and no name leads to it.
+    fn check_places(&self) -> Result<(), String> {
+        let places = (self.site.plugins.len(), self.site.devices.len(), self.site.sinks.len());
+        let parts = (self.plugins.len(), self.devices.len(), self.sinks.len());
+        if places != parts {
+            return Err(format!("reload: {parts:?} parts have {places:?} places"));
+        }
+        let live = self.devices.values().filter(|device| !device.gone).count();
+        if self.order.len() != live || self.order.iter().any(|device| self.devices[*device].gone) {
+            return Err("reload: the order of devices is not the devices there are".into());
+        }
+        let live = self.sinks.values().filter(|sink| !sink.gone).count();
+        if self.sink_order.len() != live || self.sink_order.iter().any(|sink| self.sinks[*sink].gone) {
+            return Err("reload: the order of sinks is not the sinks there are".into());
+        }
+        for (name, id) in &self.names {
+            if self.points[*id].gone || self.full_name(*id) != *name {
+                return Err(format!("reload: {name} leads to point {}, which is another", id.number()));
+            }
+        }
+        let live = self.points.values().filter(|point| !point.gone).count();
+        if live != self.names.len() {
+            return Err(format!("reload: {live} points have {} names", self.names.len()));
+        }
+        for device in &self.order {
+            for (index, id) in self.devices[*device].points.iter().enumerate() {
+                let point = &self.points[*id];
+                let grouped = point
+                    .group
+                    .is_some_and(|group| !self.groups[group].gone && self.groups[group].points.contains(id));
+                if point.device != Some(*device) || point.index != index || !grouped {
+                    return Err(format!("reload: point {} is not where it belongs", id.number()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Routes of points and lists of sinks say the same.
+    fn check_routes(&self) -> Result<(), String> {
+        use crate::sink::Lasting;
+        let mut routes = 0;
+        for sink in self.sinks.ids() {
+            let state = &self.sinks[sink];
+            for (slot, routed) in (0u32..).zip(&state.routed) {
+                let listed = state.slot_of.get(&routed.point.number()) == Some(&slot);
+                let routed_here = self.points[routed.point].routes.contains(&(sink, slot));
+                let fits = match routed.lasting {
+                    _ if state.gone => !routed_here,
+                    Lasting::Live => listed && routed_here && !state.leaving.contains(&slot),
+                    Lasting::Leaving(_) => listed && !routed_here && state.leaving.contains(&slot),
+                    Lasting::Gone => !listed && !routed_here && !state.leaving.contains(&slot),
+                };
+                if !fits {
+                    let number = routed.point.number();
+                    return Err(format!("reload: sink {} and point {number} disagree", sink.number()));
+                }
+                routes += usize::from(routed.lasting == Lasting::Live && !state.gone);
+            }
+        }
+        let known: usize = self.points.values().map(|point| point.routes.len()).sum();
+        if known != routes {
+            return Err(format!("reload: points have {known} routes, sinks list {routes}"));
+        }
+        Ok(())
+    }
+
     fn check_devices(&self) -> Result<(), String> {
         for plugin in self.plugins.values() {
             let resyncing = plugin
@@ -102,7 +171,7 @@ impl Core {
                 ));
             }
         }
-        for device in self.devices.ids() {
+        for device in self.order.iter().copied() {
             let state = &self.devices[device];
             let lost = !state.phase.has_session();
             for point in self.point_ids(device) {
@@ -116,7 +185,7 @@ impl Core {
                         state.phase
                     ));
                 }
-                if self.is_online(device) && point.is_lost() {
+                if self.is_online(device) && point.is_lost() && !point.added {
                     return Err(format!("G2: device {} is online with a point not read", device.number()));
                 }
             }

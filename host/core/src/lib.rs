@@ -12,11 +12,13 @@
 //!   number alone names one group of one device.
 
 pub mod decimal;
+pub mod hours;
 pub mod input;
 pub mod journal;
 pub mod metrics;
 pub mod model;
 pub mod output;
+pub mod reload;
 pub mod switches;
 pub mod view;
 
@@ -40,10 +42,14 @@ mod fetch;
 mod ingest;
 mod invariants;
 mod log;
+mod off;
 mod operator;
 mod plugin;
 mod poll;
 mod queue;
+mod reload_device;
+mod reload_diff;
+mod reload_sink;
 mod request;
 mod resync;
 mod rng;

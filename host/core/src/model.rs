@@ -35,6 +35,8 @@ pub struct Host {
     pub commands: CommandMode,
     /// How long a selection lives without operate.
     pub select_timeout: Duration,
+    /// What a reload changed must be able to run within this time, or it is rolled back.
+    pub reload_timeout: Duration,
 }
 
 impl Default for Host {
@@ -45,6 +47,7 @@ impl Default for Host {
             resync_parallel: 20,
             commands: CommandMode::Enabled,
             select_timeout: Duration::from_secs(30),
+            reload_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -119,10 +122,16 @@ pub struct Device {
     pub max_skew: Option<Duration>,
     /// Use the gateway's time for every sample.
     pub gateway_time: bool,
-    /// No polling; points are `invalid|operator_blocked`.
+    /// No session, no polling; points are `invalid|operator_blocked`.
     pub maintenance: bool,
     /// Its frames are logged from the start.
     pub frame_log: bool,
+    /// False: configured, not connected; points as in maintenance.
+    pub enabled: bool,
+    /// `read = false`: connected, not polled; points as in maintenance.
+    pub paused: bool,
+    /// Outside: no session, no polling, points `questionable|operator_blocked`.
+    pub active: Option<Active>,
     /// Its points.
     pub points: Vec<Point>,
     /// Its blocks.
@@ -150,12 +159,28 @@ impl Default for Device {
             gateway_time: false,
             maintenance: false,
             frame_log: false,
+            enabled: true,
+            paused: false,
+            active: None,
             points: Vec::new(),
             blocks: Vec::new(),
             description: String::new(),
             labels: Vec::new(),
         }
     }
+}
+
+/// Active hours; see `hours`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Active {
+    /// First minute of the day, 0 to 1439.
+    pub from: u16,
+    /// First minute that is not in the window, 0 to 1440; below `from`: of the next day. Never equal to `from`.
+    pub to: u16,
+    /// Days on which the window begins, Monday in the lowest bit.
+    pub days: u8,
+    /// Name in the time zone database.
+    pub zone: String,
 }
 
 /// Exponential back-off with jitter, for ever.

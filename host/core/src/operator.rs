@@ -35,6 +35,7 @@ impl Core {
             Ask::Unblock(point, origin) => self.overlay(id, &point, None, &origin),
             Ask::Substitute(point, value, origin) => self.overlay(id, &point, Some(Some(value)), &origin),
             Ask::Maintenance(device, on, origin) => self.maintenance(id, &device, on, &origin),
+            Ask::Pause(device, on, origin) => self.pause(id, &device, on, &origin),
             Ask::FrameLog(device, on) => self.frame_log(id, &device, on),
         }
     }
@@ -110,8 +111,17 @@ impl Core {
             return self.failed(id, &format!("no device named {device}"));
         };
         self.switches.maintenance.insert(device.to_owned(), on);
-        self.set_maintenance(number, on);
+        self.judge_switches(number);
         self.switched(id, "maintenance", device, origin, &Json::Bool(on));
+    }
+
+    fn pause(&mut self, id: u64, device: &str, on: bool, origin: &Origin) {
+        let Some(number) = self.device_named(device) else {
+            return self.failed(id, &format!("no device named {device}"));
+        };
+        self.switches.paused.insert(device.to_owned(), on);
+        self.judge_switches(number);
+        self.switched(id, "pause", device, origin, &Json::Bool(on));
     }
 
     fn frame_log(&mut self, id: u64, device: &str, on: bool) {
@@ -142,7 +152,7 @@ impl Core {
     }
 
     /// Writes the switches as they are to be: with an unlock that waits for the disk.
-    fn store_switches(&mut self, wait: StoreWait) {
+    pub(crate) fn store_switches(&mut self, wait: StoreWait) {
         let store = self.next_command;
         self.next_command += 1;
         let mut wanted = self.switches.clone();
@@ -191,7 +201,7 @@ impl Core {
         self.out.push(Output::Reply { id, reply: Reply::Done });
     }
 
-    fn failed(&mut self, id: u64, text: &str) {
+    pub(crate) fn failed(&mut self, id: u64, text: &str) {
         self.out.push(Output::Reply { id, reply: Reply::Failed(text.to_owned()) });
     }
 }

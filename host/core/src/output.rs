@@ -102,6 +102,21 @@ pub enum Output {
         /// The answer.
         reply: Reply,
     },
+    /// A plugin is needed for the first time: load it and answer with `Input::PluginReady` or `Input::PluginFailed`.
+    Load {
+        /// Its place in [`crate::model::Site::plugins`] of `Core::site`.
+        plugin: usize,
+    },
+    /// Nothing needs the plugin any more and its instances have stopped: end it.
+    Unload {
+        /// Its place in [`crate::model::Site::plugins`].
+        plugin: usize,
+    },
+    /// Another configuration is in force: `Core::connections` says what each driver serves now.
+    Applied {
+        /// Its number.
+        version: u64,
+    },
     /// For the operator's log.
     Log(LogLine),
 }
@@ -126,6 +141,8 @@ pub enum Reply {
     Readings(Vec<Reading>),
     /// A part of a browse.
     Page(Vec<Json>),
+    /// The end of a reload.
+    Reload(Box<crate::reload::Summary>),
     /// Done.
     Done,
     /// Not possible; text for the operator.

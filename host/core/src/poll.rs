@@ -16,6 +16,9 @@ impl Core {
         let group = due.group;
         let device = self.groups[group].device;
         let state = &self.devices[device];
+        if self.groups[group].gone {
+            return;
+        }
         if state.session != due.session || state.phase != Phase::Online || self.groups[group].subscribed {
             return;
         }
@@ -81,7 +84,7 @@ impl Core {
 
     pub(crate) fn probe_timer(&mut self, device: DeviceId) {
         self.devices[device].probe_armed = false;
-        if !self.is_online(device) {
+        if !matches!(self.devices[device].phase, Phase::Online | Phase::Paused) {
             return;
         }
         let interval_ns = self.probe_interval_ns(device);

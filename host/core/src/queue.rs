@@ -6,7 +6,7 @@
 //!   everything before it is settled too, and counts against the bound until then.
 //! * Order per device: a device is sent from its oldest waiting record on; `rewind` starts again from the front.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use busbar_contract::{Sample, Samples};
 
@@ -347,6 +347,12 @@ impl Queue {
             return Some(whole);
         }
         (self.in_flight == 0 && count > 0).then_some(count)
+    }
+
+    /// Which of these points have records that are not settled.
+    pub(crate) fn waits_for(&self, points: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let open = self.entries.iter().filter(|entry| entry.status != Status::Settled);
+        open.map(|entry| entry.record.sample.point).filter(|point| points.contains(point)).collect()
     }
 
     /// All counters agree with the entries (tests and the simulation).

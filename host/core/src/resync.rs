@@ -63,6 +63,7 @@ impl Core {
     pub(crate) fn answered(&mut self, id: PointId) {
         let Some(device) = self.points[id].device else { return };
         let session = self.devices[device].session;
+        self.points[id].added = false;
         if self.points[id].session != session {
             self.points[id].session = session;
             let left = &mut self.devices[device].unanswered;
@@ -81,6 +82,9 @@ impl Core {
         let device = self.groups[group].device;
         self.groups[group].busy = false;
         self.groups[group].scheduled = false;
+        if self.groups[group].gone {
+            return;
+        }
         match outcome {
             Outcome::Samples | Outcome::Done(_) => {
                 self.exchanged(device);
@@ -159,7 +163,7 @@ impl Core {
                 continue;
             }
             self.devices[device].counters.missing_samples += 1;
-            if cause == Cause::Resync && self.points[id].session != session {
+            if (cause == Cause::Resync || self.points[id].added) && self.points[id].session != session {
                 self.answered(id);
                 self.points[id].refreshed_ns = self.now.mono_ns;
                 if self.points[id].set_host(MISSING, Stamp::new(self.now.wall_ns, self.clock_synced)) {

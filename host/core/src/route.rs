@@ -151,8 +151,7 @@ impl Core {
     pub(crate) fn name_parts(&self, id: PointId) -> (&str, &str) {
         let point = &self.points[id];
         let Some(device) = point.device else {
-            let first = self.points.len() - self.system_names.len();
-            let parts = self.system_names.get((id.number() as usize).saturating_sub(first));
+            let parts = self.fixed_names.get(&id);
             return parts.map_or(("", ""), |(device, name)| (device.as_str(), name.as_str()));
         };
         self.site.devices.get(device.number() as usize).map_or(("", ""), |config| {

@@ -51,11 +51,23 @@ pub(crate) enum SinkPhase {
     Stopping,
 }
 
+/// How long a slot of the sink's list lasts.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Lasting {
+    /// The point is routed.
+    Live,
+    /// A reload ended the route; what still waits goes out under the name it had, which is kept here.
+    Leaving(Box<SinkPoint>),
+    /// Nothing of it waits any more, and the plugin was told. The slot is not used again.
+    Gone,
+}
+
 /// A point routed to the sink.
 #[derive(Debug)]
 pub(crate) struct Routed {
     pub(crate) point: PointId,
     pub(crate) map: Vec<Json>,
+    pub(crate) lasting: Lasting,
 }
 
 /// One sink.
@@ -93,8 +105,14 @@ pub(crate) struct Sink {
     pub(crate) touched: bool,
     /// Tokens whose records ended inside the sink.
     pub(crate) ended_commits: Vec<(u32, bool)>,
-    /// Points forgotten by an overflow: their next sample passes whatever `send` says.
-    seen: BTreeSet<PointId>,
+    /// Slots of points that leave.
+    pub(crate) leaving: BTreeSet<u32>,
+    /// Stopped for a new configuration: opened again without a pause.
+    pub(crate) reopen: bool,
+    /// A reload took it out of the configuration; its place is never used again.
+    pub(crate) gone: bool,
+    /// When `send = "interval"` is due; a wake-up at another instant is an old one.
+    pub(crate) interval_ns: u64,
 }
 
 impl Sink {
@@ -131,26 +149,27 @@ impl Sink {
             echo: BTreeSet::new(),
             touched: false,
             ended_commits: Vec::new(),
-            seen: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            reopen: false,
+            gone: false,
+            interval_ns: 0,
         }
     }
 
-    /// Routes a point; twice is once, with the map entries of both.
-    pub(crate) fn add_point(&mut self, point: PointId, map: Vec<Json>) {
-        if self.seen.insert(point) {
-            self.routed.push(Routed { point, map });
-        } else if let Some(routed) = self.routed.iter_mut().find(|routed| routed.point == point) {
-            routed.map.extend(map);
-        }
-    }
-
-    pub(crate) fn finish_points(&mut self) {
-        self.seen.clear();
-        self.slot_of =
-            self.routed.iter().zip(0..).map(|(routed, slot)| (routed.point.number(), slot)).collect();
-        self.slots = Slots::new(self.routed.len());
+    /// A slot for a point that was not routed before.
+    pub(crate) fn add_point(&mut self, point: PointId, map: Vec<Json>) -> u32 {
+        let slot = self.routed.len() as u32;
+        self.routed.push(Routed { point, map, lasting: Lasting::Live });
+        self.slot_of.insert(point.number(), slot);
+        self.slots.grow();
         self.feed.resize(self.routed.len());
-        self.newest = vec![0; self.routed.len()];
+        self.newest.push(0);
+        slot
+    }
+
+    /// Slots of routed points.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (u32, &Routed)> {
+        (0u32..).zip(&self.routed).filter(|(_, routed)| routed.lasting == Lasting::Live)
     }
 
     /// Records not yet ended.
@@ -185,11 +204,13 @@ impl Core {
         self.open_sink(sink);
     }
 
-    fn open_sink(&mut self, sink: SinkId) {
+    pub(crate) fn open_sink(&mut self, sink: SinkId) {
         let Some(plugin) = self.sinks[sink].plugin else { return };
-        if self.stopping || self.sinks[sink].phase != SinkPhase::Closed || !self.plugin_usable(plugin) {
+        let state = &self.sinks[sink];
+        if self.stopping || state.gone || state.phase != SinkPhase::Closed || !self.plugin_usable(plugin) {
             return;
         }
+        self.sinks[sink].reopen = false;
         let Some(config) = self.site.sinks.get(sink.number() as usize) else { return };
         let config = Open::Sink {
             name: config.name.clone(),
@@ -251,16 +272,25 @@ impl Core {
     fn send_points(&mut self, sink: SinkId) {
         self.sinks[sink].phase = SinkPhase::Points;
         self.sinks[sink].wake_ns = 0;
-        let points = (0..self.sinks[sink].routed.len() as u32)
-            .filter_map(|slot| self.sink_point(sink, slot))
-            .collect();
+        let points = self.sink_points(sink);
         let body = Request::Points(Points { replace: true, points, removed: Vec::new() });
         self.ask_sink(sink, Work::SinkPoints, body, LOCAL_DEADLINE_NS);
+    }
+
+    /// The whole list, with what is leaving.
+    fn sink_points(&self, sink: SinkId) -> Vec<SinkPoint> {
+        let slots = 0..self.sinks[sink].routed.len() as u32;
+        slots.filter_map(|slot| self.sink_point(sink, slot)).collect()
     }
 
     /// A point as POINTS describes it.
     pub(crate) fn sink_point(&self, sink: SinkId, slot: u32) -> Option<SinkPoint> {
         let routed = self.sinks[sink].routed.get(slot as usize)?;
+        match &routed.lasting {
+            Lasting::Live => {}
+            Lasting::Leaving(said) => return Some((**said).clone()),
+            Lasting::Gone => return None,
+        }
         let (device, name) = self.name_parts(routed.point);
         let view = self.view_of(routed.point);
         let text = |key: &str| view.metadata.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
@@ -315,6 +345,10 @@ impl Core {
         };
         match (work, self.sinks[sink].phase, failure) {
             (Work::SinkPoints, SinkPhase::Points, None) => self.connect_sink(sink),
+            // A difference of the list was not taken: the sink must get the whole one.
+            (Work::SinkPoints, SinkPhase::Up | SinkPhase::Down, Some((_, text))) => {
+                self.stop_sink_for(sink, &text);
+            }
             (Work::SinkConnect, SinkPhase::Connecting, None) => self.sink_up(sink),
             (
                 Work::SinkPoints | Work::SinkConnect,
@@ -511,8 +545,12 @@ impl Core {
     }
 
     pub(crate) fn sink_reopen(&mut self, sink: SinkId) {
-        if self.stopping {
+        if self.stopping || self.sinks[sink].gone {
             return;
+        }
+        if self.sinks[sink].reopen {
+            self.sinks[sink].attempts = 0;
+            return self.open_sink(sink);
         }
         let attempts = self.sinks[sink].attempts;
         self.sinks[sink].attempts = attempts.saturating_add(1);
@@ -535,15 +573,19 @@ impl Core {
     }
 
     pub(crate) fn arm_interval(&mut self, sink: SinkId) {
-        if let Some(every) = self.sinks[sink].feed.interval_ns() {
-            self.timers.arm(self.now.mono_ns + every, Timer::Interval(sink));
+        if let Some(every) = self.sinks[sink].feed.interval_ns().filter(|_| !self.sinks[sink].gone) {
+            self.sinks[sink].interval_ns = self.timers.arm(self.now.mono_ns + every, Timer::Interval(sink));
         }
     }
 
     /// `send = "interval"`: the latest of each point that changed meanwhile.
     pub(crate) fn interval_timer(&mut self, sink: SinkId) {
+        if self.sinks[sink].interval_ns > self.now.mono_ns {
+            return;
+        }
         for slot in self.sinks[sink].feed.take_due() {
-            if let Some(routed) = self.sinks[sink].routed.get(slot as usize) {
+            let routed = self.sinks[sink].routed.get(slot as usize);
+            if let Some(routed) = routed.filter(|routed| routed.lasting == Lasting::Live) {
                 let point = routed.point;
                 let device = self.points[point].device.map_or(u32::MAX, Id::number);
                 let out = crate::route::Outgoing::from_point(
@@ -584,8 +626,10 @@ impl Core {
     }
 
     /// What the table shows of one point, as a record.
-    fn send_state(&mut self, sink: SinkId, slot: u32, flags: u8) {
-        let Some(point) = self.sinks[sink].routed.get(slot as usize).map(|routed| routed.point) else {
+    pub(crate) fn send_state(&mut self, sink: SinkId, slot: u32, flags: u8) {
+        let routed = self.sinks[sink].routed.get(slot as usize);
+        let Some(point) = routed.filter(|routed| routed.lasting == Lasting::Live).map(|routed| routed.point)
+        else {
             return;
         };
         let device = self.points[point].device.map_or(u32::MAX, Id::number);

@@ -5,7 +5,7 @@
 //! Order per point holds across both: a pending state lies behind all pending events of its point. A newer event
 //! therefore replaces it; a late event (which says nothing about the present) goes before it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::queue::{Class, Record};
 
@@ -30,8 +30,28 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
+    #[cfg(test)]
     pub(crate) fn new(slots: usize) -> Self {
         Self { states: (0..slots).map(|_| None).collect(), ..Self::default() }
+    }
+
+    /// Room for the state of one more point.
+    pub(crate) fn grow(&mut self) {
+        self.states.push(None);
+    }
+
+    /// Which of these points something waits for.
+    pub(crate) fn waits_for(&self, points: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let events = self.order.iter().filter_map(|item| match item {
+            Item::Event(record) => Some(record),
+            Item::State { .. } => None,
+        });
+        let states = self.states.iter().flatten().map(|(_, record)| record);
+        events
+            .chain(states)
+            .map(|record| record.sample.point)
+            .filter(|point| points.contains(point))
+            .collect()
     }
 
     pub(crate) const fn len(&self) -> usize {

@@ -50,7 +50,7 @@ impl Core {
     /// The check of one group is due.
     pub(crate) fn check_stale(&mut self, group: GroupId) {
         let now_ns = self.now.mono_ns;
-        if self.groups[group].stale_at_ns > now_ns {
+        if self.groups[group].stale_at_ns > now_ns || self.groups[group].gone {
             return;
         }
         let mut next_ns = now_ns + self.groups[group].min_stale_ns.max(1);

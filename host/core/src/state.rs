@@ -32,6 +32,10 @@ pub(crate) struct Plugin {
     pub(crate) last_beat_ns: u64,
     /// No heartbeat for a second.
     pub(crate) stalled: bool,
+    /// No device and no sink needs it any more.
+    pub(crate) gone: bool,
+    /// The same, but an instance of it has not stopped yet.
+    pub(crate) leaving: bool,
     pub(crate) channels: Vec<ChannelId>,
     pub(crate) devices: Vec<DeviceId>,
     pub(crate) sinks: Vec<SinkId>,
@@ -53,6 +57,7 @@ pub(crate) struct Endpoint {
     pub(crate) key: String,
     pub(crate) exclusive: bool,
     pub(crate) parallel: u32,
+    pub(crate) lock_path: Option<String>,
     pub(crate) channels: Vec<ChannelId>,
     pub(crate) commands: VecDeque<Queued>,
     pub(crate) queue: VecDeque<Queued>,
@@ -82,6 +87,8 @@ pub(crate) struct Channel {
     pub(crate) attempts: u32,
     /// Instances that did not stop when asked.
     pub(crate) zombies: u32,
+    /// Stopped for a new configuration: opened again without a pause.
+    pub(crate) reopen: bool,
 }
 
 /// An answer whose audit line is on its way to the disk.
@@ -154,11 +161,26 @@ pub(crate) struct Pending {
     pub(crate) deadline_ns: u64,
 }
 
+/// Why a device is off on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Off {
+    /// It is not.
+    #[default]
+    No,
+    /// By an operator (`maintenance`, `busbar device NAME disable`) or `maintenance = true`.
+    Maintenance,
+    /// `enabled = false`.
+    Disabled,
+    /// Outside its active hours: planned silence, no fault.
+    Hours,
+}
+
 /// Life of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Cannot run until something is changed.
     Failed,
+    /// Off on purpose; `Device::off` says why.
     Maintenance,
     /// No open instance.
     Idle,
@@ -172,12 +194,14 @@ pub(crate) enum Phase {
     Subscribing,
     Resync,
     Online,
+    /// Connected and not polled, on purpose.
+    Paused,
 }
 
 impl Phase {
     /// A session exists: samples may arrive.
     pub(crate) const fn has_session(self) -> bool {
-        matches!(self, Self::WaitTurn | Self::Subscribing | Self::Resync | Self::Online)
+        matches!(self, Self::WaitTurn | Self::Subscribing | Self::Resync | Self::Online | Self::Paused)
     }
 }
 
@@ -197,10 +221,19 @@ pub(crate) struct Device {
     pub(crate) session: u32,
     pub(crate) attempts: u32,
     pub(crate) wake_ns: u64,
-    /// First point; points of a device are consecutive.
-    pub(crate) first: u32,
-    pub(crate) count: u32,
+    /// Its points, in the order of its configuration.
+    pub(crate) points: Vec<PointId>,
     pub(crate) groups: Vec<GroupId>,
+    /// A reload took it out of the configuration; its place is never used again.
+    pub(crate) gone: bool,
+    /// A BIND on the living session has not been answered.
+    pub(crate) rebinding: bool,
+    /// `read = false`, or switched by an operator: connected, not polled.
+    pub(crate) paused: bool,
+    /// Why it is off on purpose: meaningful in the phase `Maintenance`.
+    pub(crate) off: Off,
+    /// Its active hours, ready to be asked.
+    pub(crate) hours: Option<crate::hours::Hours>,
     /// Points without an answer in this session.
     pub(crate) unanswered: u32,
     /// Resync reads not yet complete.
@@ -248,6 +281,8 @@ pub(crate) struct Group {
     pub(crate) refused_until_ns: u64,
     /// All its points come by subscription: not polled.
     pub(crate) subscribed: bool,
+    /// Replaced by a reload: nothing is read by it any more.
+    pub(crate) gone: bool,
     pub(crate) min_stale_ns: u64,
     /// The staleness check that counts.
     pub(crate) stale_at_ns: u64,

@@ -15,6 +15,7 @@ use crate::{
     arena::{Arena, ChannelId, DeviceId, EndpointId, GroupId, PluginId, PointId, SinkId},
     log::Limiter,
     model::Site,
+    reload::Trial,
     rng::Rng,
     schedule::Schedule,
     select::Selections,
@@ -50,9 +51,18 @@ pub struct Core {
     pub(crate) groups: Arena<GroupId, Group>,
     pub(crate) points: Arena<PointId, Point>,
     pub(crate) sinks: Arena<SinkId, Sink>,
+    /// Devices and sinks in the order of the configuration. `site` keeps each at the place of its number instead, and the
+    /// places of what a reload removed stay empty.
+    pub(crate) order: Vec<DeviceId>,
+    pub(crate) sink_order: Vec<SinkId>,
+    /// Counts the configurations applied since the start.
+    pub(crate) config_version: u64,
+    /// A reload that has not proved yet that it can run.
+    pub(crate) trial: Option<Box<Trial>>,
     pub(crate) names: BTreeMap<String, PointId>,
-    /// Names of system points, from the first of them on: device part, point part.
-    pub(crate) system_names: Vec<(String, String)>,
+    /// Names of points that no device of the configuration has, device part and point part: system points, and points
+    /// that a reload removed.
+    pub(crate) fixed_names: BTreeMap<PointId, (String, String)>,
     pub(crate) system: SystemPoints,
     pub(crate) metadata: BTreeMap<PointId, Json>,
 
@@ -98,6 +108,7 @@ impl Core {
         self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_ns: now.wall_ns };
         self.take(input);
         self.run_due();
+        self.check_trial();
         self.work();
         std::mem::swap(&mut self.out, out);
     }
@@ -137,6 +148,8 @@ impl Core {
             Timer::Sink(sink) => self.sink_timer(sink),
             Timer::Retry(sink) => self.retry_timer(sink),
             Timer::Interval(sink) => self.interval_timer(sink),
+            // `check_trial` looks after every step.
+            Timer::Reload => {}
         }
     }
 
@@ -165,6 +178,7 @@ impl Core {
             }
             Input::Clock { synchronised } => self.clock_state(synchronised),
             Input::Operator(operator) => self.operator(operator),
+            Input::Reload(reload) => self.reload(*reload),
             Input::Shutdown => self.shutdown(),
         }
     }

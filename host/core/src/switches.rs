@@ -30,6 +30,9 @@ pub struct Switches {
     pub substituted_kinds: BTreeMap<String, String>,
     /// Maintenance of devices, where an operator switched it.
     pub maintenance: BTreeMap<String, bool>,
+    /// Pause of devices, where an operator switched it. Absent in documents of older versions.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub paused: BTreeMap<String, bool>,
 }
 
 impl Switches {
@@ -66,6 +69,7 @@ mod tests {
             substituted: [("a/c".to_owned(), Json::from(1.5))].into(),
             substituted_kinds: [("a/c".to_owned(), "float32".to_owned())].into(),
             maintenance: [("d".to_owned(), true)].into(),
+            paused: [("e".to_owned(), true)].into(),
         };
         assert_eq!(Switches::parse(&switches.to_bytes()), Ok(switches));
         assert!(Switches::parse(b"{").unwrap_err().contains("expected"));

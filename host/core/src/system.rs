@@ -56,23 +56,47 @@ impl Core {
         self.system.commands_locked =
             Some(self.system_point("@host", "commands_locked", Value::Bool(locked)));
         for (device, config) in self.devices.ids().zip(&site.devices) {
-            let online = self.system_point(&config.name, "@online", Value::Bool(false));
-            let gap = self.system_point(&config.name, "@gap", Value::Uint(0));
-            let latency = self.system_point(&config.name, "@latency", Value::Float64(0.0));
-            self.points[gap].event = true;
-            let state = &mut self.devices[device];
-            (state.online_point, state.gap_point, state.latency_point) = (online, gap, latency);
+            self.add_device_points(device, &config.name);
         }
         for sink in &site.sinks {
-            let name = format!("@sink/{}", sink.name);
-            let points = SinkPoints {
-                connected: self.system_point(&name, "connected", Value::Bool(false)),
-                pending: self.system_point(&name, "pending", Value::Uint(0)),
-                oldest_age: self.system_point(&name, "oldest_age", Value::Float64(0.0)),
-                overflow: self.system_point(&name, "overflow", Value::Bool(false)),
-                parked: self.system_point(&name, "parked", Value::Uint(0)),
-            };
-            self.system.sinks.push(points);
+            self.add_sink_points(&sink.name);
+        }
+    }
+
+    pub(crate) fn add_device_points(&mut self, device: DeviceId, name: &str) {
+        let online = self.system_point(name, "@online", Value::Bool(false));
+        let gap = self.system_point(name, "@gap", Value::Uint(0));
+        let latency = self.system_point(name, "@latency", Value::Float64(0.0));
+        self.points[gap].event = true;
+        let state = &mut self.devices[device];
+        (state.online_point, state.gap_point, state.latency_point) = (online, gap, latency);
+    }
+
+    /// Of the next sink: they are numbered as the sinks are.
+    pub(crate) fn add_sink_points(&mut self, name: &str) {
+        let name = format!("@sink/{name}");
+        let points = SinkPoints {
+            connected: self.system_point(&name, "connected", Value::Bool(false)),
+            pending: self.system_point(&name, "pending", Value::Uint(0)),
+            oldest_age: self.system_point(&name, "oldest_age", Value::Float64(0.0)),
+            overflow: self.system_point(&name, "overflow", Value::Bool(false)),
+            parked: self.system_point(&name, "parked", Value::Uint(0)),
+        };
+        self.system.sinks.push(points);
+    }
+
+    /// System points of a sink.
+    pub(crate) fn points_of_sink(&self, sink: SinkId) -> Vec<PointId> {
+        let points = self.system.sinks.get(sink.number() as usize);
+        points
+            .map_or_else(Vec::new, |of| vec![of.connected, of.pending, of.oldest_age, of.overflow, of.parked])
+    }
+
+    /// The number of the configuration in force.
+    pub(crate) fn set_config_version(&mut self) {
+        let version = Value::Uint(self.config_version);
+        if let Some(point) = self.system.config_version {
+            self.set_system(point, &version, false);
         }
     }
 
@@ -86,7 +110,7 @@ impl Core {
             ..Point::default()
         });
         self.names.insert(format!("{device}/{name}"), id);
-        self.system_names.push((device.to_owned(), name.to_owned()));
+        self.fixed_names.insert(id, (device.to_owned(), name.to_owned()));
         id
     }
 
@@ -169,11 +193,14 @@ impl Core {
     pub(crate) fn housekeeping(&mut self) {
         self.timers.arm(self.now.mono_ns + SECOND, Timer::Housekeeping);
         self.release_answers();
-        for sink in self.sinks.ids() {
+        self.check_hours();
+        self.retire_plugins();
+        for sink in self.sink_order.clone() {
             self.expire(sink);
             self.slow_sink_points(sink);
+            self.settle_leaving(sink);
         }
-        for device in self.devices.ids() {
+        for device in self.order.clone() {
             let point = self.devices[device].latency_point;
             if !self.points[point].routes.is_empty() {
                 let seconds = self.devices[device].latency_ns as f64 / 1e9;
@@ -258,7 +285,7 @@ impl Core {
     }
 
     /// The difference of the point list, to every sink that has one.
-    fn tell_points(&mut self, changed: &[PointId]) {
+    pub(crate) fn tell_points(&mut self, changed: &[PointId]) {
         for sink in self.sinks.ids() {
             let state = &self.sinks[sink];
             if !matches!(state.phase, SinkPhase::Connecting | SinkPhase::Down | SinkPhase::Up) {
@@ -269,18 +296,19 @@ impl Core {
                 changed.iter().filter_map(|point| state.slot_of.get(&point.number()).copied()).collect();
             let points: Vec<_> = slots.into_iter().filter_map(|slot| self.sink_point(sink, slot)).collect();
             if !points.is_empty() {
-                self.tell_sink_points(sink, instance, points);
+                self.tell_sink_points(instance, points, Vec::new());
             }
         }
     }
 
-    fn tell_sink_points(
+    /// The difference of a sink's point list.
+    pub(crate) fn tell_sink_points(
         &mut self,
-        _sink: SinkId,
         instance: u64,
         points: Vec<busbar_contract::request::SinkPoint>,
+        removed: Vec<u32>,
     ) {
-        let body = busbar_contract::request::Points { replace: false, points, removed: Vec::new() };
+        let body = busbar_contract::request::Points { replace: false, points, removed };
         let deadline_ns = self.now.mono_ns + crate::request::LOCAL_DEADLINE_NS;
         self.submit(
             crate::state::Pending {

@@ -143,6 +143,10 @@ pub(crate) struct Point {
     pub(crate) subscribed: bool,
     /// BIND or SUBSCRIBE said that it cannot be served.
     pub(crate) rejected: bool,
+    /// A reload took it out of the configuration. Only its name lives on, for records that still wait.
+    pub(crate) gone: bool,
+    /// A reload brought it to a device that is online; not answered yet.
+    pub(crate) added: bool,
     pub(crate) overlay: Overlay,
 }
 

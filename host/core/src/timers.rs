@@ -42,6 +42,8 @@ pub(crate) enum Timer {
     Retry(SinkId),
     /// `send = "interval"`.
     Interval(SinkId),
+    /// A reload must have proved that it can run.
+    Reload,
 }
 
 /// The heap.

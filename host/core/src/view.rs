@@ -47,6 +47,12 @@ pub enum DeviceState {
     Failed,
     /// Switched off by an operator or by configuration.
     Maintenance,
+    /// `enabled = false`: configured, not connected.
+    Disabled,
+    /// Outside its active hours: planned silence, no fault.
+    Inactive,
+    /// Connected and not polled, on purpose.
+    Paused,
 }
 
 impl DeviceState {
@@ -60,6 +66,9 @@ impl DeviceState {
             Self::Lost => "lost",
             Self::Failed => "failed",
             Self::Maintenance => "maintenance",
+            Self::Disabled => "disabled",
+            Self::Inactive => "inactive",
+            Self::Paused => "paused",
         }
     }
 }
@@ -152,6 +161,8 @@ impl PluginState {
 /// One plugin as the API shows it. File and sha256 are the loader's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginView<'a> {
+    /// Its place in [`crate::model::Site::plugins`] of `Core::site`.
+    pub number: usize,
     /// Name.
     pub name: &'a str,
     /// Driver or sink.

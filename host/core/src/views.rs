@@ -15,7 +15,8 @@ use crate::{
 const NO_METADATA: &Json = &Json::Null;
 
 impl Core {
-    /// The configuration it runs.
+    /// The configuration it runs, each part at the place of its number; what a reload removed leaves an empty place with
+    /// an empty name. [`Core::configured`] gives it in the order of the file.
     #[must_use]
     pub fn site(&self) -> &model::Site {
         &self.site
@@ -24,12 +25,10 @@ impl Core {
     /// Points in the order of the configuration, without system points; of one device, or all.
     pub fn points<'a>(&'a self, device: Option<&str>) -> Box<dyn Iterator<Item = PointView<'a>> + 'a> {
         match device {
-            None => Box::new(
-                self.points
-                    .iter()
-                    .filter(|(_, point)| point.device.is_some())
-                    .map(|(id, _)| self.view_of(id)),
-            ),
+            None => {
+                let points = self.order.iter().flat_map(|device| &self.devices[*device].points);
+                Box::new(points.map(|id| self.view_of(*id)))
+            }
             Some(name) => match self.device_named(name) {
                 Some(device) => Box::new(self.point_ids(device).map(|id| self.view_of(id))),
                 None => Box::new(std::iter::empty()),
@@ -40,7 +39,10 @@ impl Core {
     /// System points: `@host/...`, `@sink/NAME/...`, `DEVICE/@...`.
     pub fn system_points(&self) -> Box<dyn Iterator<Item = PointView<'_>> + '_> {
         Box::new(
-            self.points.iter().filter(|(_, point)| point.device.is_none()).map(|(id, _)| self.view_of(id)),
+            self.points
+                .iter()
+                .filter(|(_, point)| point.device.is_none() && !point.gone)
+                .map(|(id, _)| self.view_of(id)),
         )
     }
 
@@ -84,10 +86,10 @@ impl Core {
     /// Devices in the order of the configuration.
     #[must_use]
     pub fn devices(&self) -> Vec<DeviceView<'_>> {
-        self.devices
+        self.order
             .iter()
-            .zip(&self.site.devices)
-            .map(|((id, device), config)| DeviceView {
+            .filter_map(|id| Some((*id, &self.devices[*id], self.site.devices.get(id.number() as usize)?)))
+            .map(|(id, device, config)| DeviceView {
                 name: &config.name,
                 driver: &config.driver,
                 endpoint: device
@@ -97,7 +99,7 @@ impl Core {
                 reason: &device.reason,
                 since_ns: device.since_wall_ns,
                 peer: &device.peer,
-                points: device.count as usize,
+                points: device.points.len(),
                 description: &config.description,
                 labels: &config.labels,
                 counters: device.counters,
@@ -110,10 +112,12 @@ impl Core {
     pub fn plugins(&self) -> Vec<PluginView<'_>> {
         self.plugins
             .iter()
+            .filter(|(_, plugin)| !plugin.gone)
             .map(|(id, plugin)| {
                 let instances = self.instances.values().filter(|instance| instance.plugin == id).count();
                 let (state, reason) = self.plugin_state(id, instances);
                 PluginView {
+                    number: id.number() as usize,
                     name: &plugin.name,
                     kind: plugin.kind,
                     version: plugin.describe.as_ref().map_or("", |describe| describe.version.as_str()),
@@ -150,16 +154,16 @@ impl Core {
     /// Sinks in the order of the configuration.
     #[must_use]
     pub fn sinks(&self) -> Vec<SinkView<'_>> {
-        self.sinks
+        self.sink_order
             .iter()
-            .zip(&self.site.sinks)
-            .map(|((id, sink), config)| SinkView {
+            .filter_map(|id| Some((*id, &self.sinks[*id], self.site.sinks.get(id.number() as usize)?)))
+            .map(|(id, sink, config)| SinkView {
                 name: &config.name,
                 plugin: &config.plugin,
                 connected: sink.is_up(),
                 reason: &sink.reason,
                 since_ns: sink.since_wall_ns,
-                points: sink.routed.len(),
+                points: sink.live().count(),
                 ledger: self.ledger(id),
                 pending_bytes: sink.queue.bytes() + sink.slots.event_bytes(),
                 oldest_age_ns: sink.oldest_ns().map_or(0, |at| self.now.mono_ns.saturating_sub(at)),
@@ -212,10 +216,10 @@ impl Core {
             }
         }
         if strict {
-            let failed = self.devices.iter().find(|(_, device)| device.phase == Phase::Failed);
-            if let Some((id, device)) = failed {
+            let failed = self.order.iter().find(|device| self.devices[**device].phase == Phase::Failed);
+            if let Some(id) = failed {
                 let name = self.device_name(id.number()).unwrap_or_default();
-                return Err(format!("device {name}: {}", device.reason));
+                return Err(format!("device {name}: {}", self.devices[*id].reason));
             }
             if let Some(sink) = self.sinks().into_iter().find(|sink| !sink.connected) {
                 return Err(format!("sink {}: {}", sink.name, sink.reason));

@@ -532,13 +532,13 @@ impl World {
             }
             Output::Reply { id, reply } => match reply {
                 Reply::Command(answer) => self.answered((0, id), &answer),
-                Reply::Readings(_) | Reply::Done | Reply::Failed(_) => {
+                Reply::Readings(_) | Reply::Done | Reply::Failed(_) | Reply::Reload(_) => {
                     self.operator_reads.remove(&id);
                 }
                 Reply::Page(_) => {}
             },
             Output::JournalOpen { .. } | Output::Journal { .. } | Output::JournalLoad { .. } => {}
-            Output::Log(_) => {}
+            Output::Log(_) | Output::Load { .. } | Output::Unload { .. } | Output::Applied { .. } => {}
         }
         Ok(())
     }

@@ -1,0 +1,391 @@
+//! Reload: the running configuration becomes another one, by difference, while what did not change runs on.
+//!
+//! ```text
+//!  new Site --> Difference --> apply --> trial: every touched part must prove that it can run --> accepted
+//!                                          | one cannot, or the time is over
+//!                                          +--> apply the previous Site by the same way --> rolled back, with the reason
+//! ```
+//!
+//! Devices, points and sinks are matched by name. Their numbers are places in lists from which nothing is ever removed:
+//! what goes leaves an empty place, what comes gets a new one, so a number means one thing for the life of the process.
+//! [`Core::site`] keeps each configuration at the place of its number; `order` is the order of the file.
+//!
+//! "Can run" means that plugin and configuration fit: a device is attached and bound, a sink has taken its point list.
+//! Whether the device or the far side answers is not asked: a meter that is switched off must not make a reload fail.
+//! An absent plugin is no configuration error (G11), so what needs it is not asked either.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use busbar_contract::{Endpoint, describe::PluginKind};
+use serde::Serialize;
+use serde_json::Value as Json;
+
+pub use crate::reload_diff::{Changed, Difference};
+use crate::{
+    Core, Output,
+    arena::{ChannelId, DeviceId, Id, PluginId, SinkId},
+    assemble::new_plugin,
+    model::Site,
+    output::{LogLevel, Reply},
+    sink::SinkPhase,
+    state::{ChannelPhase, Phase, PluginStatus},
+    time::ns,
+    timers::Timer,
+};
+
+/// Points that one process may number, reloads included (G9). Beyond it a restart is needed.
+const MAX_NUMBERS: usize = 8_000_000;
+
+/// A new configuration, checked.
+#[derive(Debug)]
+pub struct Reload {
+    /// Answered by [`Reply::Reload`] or [`Reply::Failed`] with this id.
+    pub id: u64,
+    /// What is to run.
+    pub site: Box<Site>,
+    /// The endpoint of each device whose driver is loaded, by device name.
+    pub endpoints: BTreeMap<String, Result<Endpoint, String>>,
+    /// Plugins that cannot be loaded: kind and name. What needs them proves nothing.
+    pub absent: Vec<(PluginKind, String)>,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// There was nothing to apply.
+    Unchanged,
+    /// In force.
+    Applied,
+    /// A part could not run: the previous configuration is in force again.
+    RolledBack,
+}
+
+/// The answer to a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it was rolled back.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Number of the configuration in force: `@host/config_version`.
+    pub version: u64,
+    /// What differs.
+    #[serde(flatten)]
+    pub difference: Difference,
+    /// What an operator should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// What an application of a configuration touched.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    /// Devices that must prove that they can run.
+    pub(crate) devices: Vec<DeviceId>,
+    /// Of them those that are attached anew.
+    pub(crate) attached: BTreeSet<DeviceId>,
+    pub(crate) channels: BTreeSet<ChannelId>,
+    pub(crate) sinks: Vec<SinkId>,
+    /// Points that stay and are described in other words.
+    pub(crate) points: Vec<crate::arena::PointId>,
+    pub(crate) notes: Vec<String>,
+    /// Operator switches were overruled.
+    pub(crate) switches: bool,
+}
+
+/// A reload that must prove itself.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    id: u64,
+    until_ns: u64,
+    previous: Site,
+    endpoints: BTreeMap<String, Result<Endpoint, String>>,
+    devices: Vec<DeviceId>,
+    sinks: Vec<SinkId>,
+    absent: BTreeSet<PluginId>,
+    summary: Summary,
+}
+
+/// What is known of one part of a trial.
+enum Proof {
+    Runs,
+    Open(String),
+    Cannot(String),
+}
+
+impl Core {
+    /// The configuration as it was applied last, in the order of the file.
+    #[must_use]
+    pub fn configured(&self) -> Site {
+        let needed = |plugin: &(PluginId, &crate::state::Plugin)| !plugin.1.gone;
+        Site {
+            host: self.site.host.clone(),
+            plugins: self
+                .plugins
+                .iter()
+                .filter(needed)
+                .filter_map(|(id, _)| self.site.plugins.get(id.number() as usize).cloned())
+                .collect(),
+            devices: self
+                .order
+                .iter()
+                .filter_map(|id| self.site.devices.get(id.number() as usize).cloned())
+                .collect(),
+            sinks: self
+                .sink_order
+                .iter()
+                .filter_map(|id| self.site.sinks.get(id.number() as usize).cloned())
+                .collect(),
+        }
+    }
+
+    /// The devices that a driver serves: number (the index of [`crate::input::PluginReady::endpoints`]) and connection.
+    #[must_use]
+    pub fn connections(&self, plugin: usize) -> Vec<(usize, Json)> {
+        let Some(plugin) = self.plugins.at(plugin) else { return Vec::new() };
+        let devices = self.plugins[plugin].devices.iter().map(|device| device.number() as usize);
+        devices
+            .filter_map(|device| Some((device, self.site.devices.get(device)?.connection.clone())))
+            .collect()
+    }
+
+    /// How often a configuration was applied, the first included.
+    #[must_use]
+    pub const fn config_version(&self) -> u64 {
+        self.config_version
+    }
+
+    pub(crate) fn reload(&mut self, reload: Reload) {
+        let Reload { id, site, endpoints, absent } = reload;
+        if self.stopping {
+            return self.failed(id, "the gateway is stopping");
+        }
+        if self.trial.is_some() {
+            return self.failed(id, "another reload is being tried; wait for its end and try again");
+        }
+        let coming: usize = site.devices.iter().map(|device| device.points.len() + 3).sum();
+        if self.points.len() + coming > MAX_NUMBERS {
+            return self.failed(id, "too many points were replaced since the start; restart the gateway");
+        }
+        let previous = self.configured();
+        let difference = Difference::of(&previous, &site);
+        let mut summary = Summary {
+            outcome: Outcome::Unchanged,
+            reason: String::new(),
+            version: self.config_version,
+            difference,
+            notes: Vec::new(),
+        };
+        if summary.difference.is_empty() {
+            return self.out.push(Output::Reply { id, reply: Reply::Reload(Box::new(summary)) });
+        }
+        let known = self.known_endpoints();
+        let touched = self.apply(*site, &endpoints);
+        summary.notes.clone_from(&touched.notes);
+        let absent = absent.iter().filter_map(|(kind, name)| self.plugin_named(name, *kind)).collect();
+        let until_ns = self.now.mono_ns + ns(self.site.host.reload_timeout);
+        let until_ns = self.timers.arm(until_ns, Timer::Reload);
+        let Touched { devices, sinks, .. } = touched;
+        self.trial = Some(Box::new(Trial {
+            id,
+            until_ns,
+            previous,
+            endpoints: known,
+            devices,
+            sinks,
+            absent,
+            summary,
+        }));
+    }
+
+    /// The endpoint of each device, as far as it is known.
+    fn known_endpoints(&self) -> BTreeMap<String, Result<Endpoint, String>> {
+        let of = |device: &DeviceId| {
+            let name = self.device_name(device.number())?.to_owned();
+            let endpoint = &self.endpoints[self.channels[self.devices[*device].channel?].endpoint];
+            let endpoint = Endpoint {
+                key: endpoint.key.clone(),
+                exclusive: endpoint.exclusive,
+                parallel: endpoint.parallel,
+                lock_path: endpoint.lock_path.clone(),
+            };
+            Some((name, Ok(endpoint)))
+        };
+        self.order.iter().filter_map(of).collect()
+    }
+
+    /// Makes `site` the running configuration.
+    fn apply(&mut self, site: Site, endpoints: &BTreeMap<String, Result<Endpoint, String>>) -> Touched {
+        let mut touched = Touched::default();
+        let Site { host, plugins, devices, sinks } = site;
+        self.site.host.reload_timeout = host.reload_timeout;
+        for plugin in plugins {
+            if self.plugin_named(&plugin.name, plugin.kind).is_none() {
+                let id = self.plugins.push(new_plugin(&plugin));
+                self.site.plugins.push(plugin);
+                self.out.push(Output::Load { plugin: id.number() as usize });
+            }
+        }
+        self.apply_devices(devices, endpoints, &mut touched);
+        self.settle_channels(&touched);
+        self.apply_sinks(sinks, &mut touched);
+        if touched.switches {
+            self.store_switches(crate::state::StoreWait::Switches { id: None });
+        }
+        self.config_version += 1;
+        self.set_config_version();
+        self.end_of_poll();
+        self.out.push(Output::Applied { version: self.config_version });
+        touched
+    }
+
+    /// Endpoints that nobody uses any more are closed; where every device is new or changed the endpoint is opened anew,
+    /// otherwise the devices join it one by one and the others notice nothing.
+    fn settle_channels(&mut self, touched: &Touched) {
+        for channel in touched.channels.iter().copied() {
+            let devices = self.channels[channel].devices.clone();
+            let running = matches!(self.channels[channel].phase, ChannelPhase::Opening | ChannelPhase::Open);
+            if devices.is_empty() {
+                self.stop_channel_for(channel, "no device uses the endpoint any more");
+            } else if running && devices.iter().all(|device| touched.attached.contains(device)) {
+                self.channels[channel].reopen = true;
+                self.stop_channel_for(channel, "its connection was changed");
+            } else {
+                for device in devices.into_iter().filter(|device| touched.attached.contains(device)) {
+                    match self.channels[channel].phase {
+                        ChannelPhase::Open => self.start_device(device),
+                        ChannelPhase::Closed => self.open_channel(channel),
+                        ChannelPhase::Opening | ChannelPhase::Stopping => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// After each step while a reload is tried.
+    pub(crate) fn check_trial(&mut self) {
+        let Some(trial) = self.trial.take() else { return };
+        let mut open = None;
+        for proof in trial
+            .devices
+            .iter()
+            .map(|device| self.prove_device(*device, &trial.absent))
+            .chain(trial.sinks.iter().map(|sink| self.prove_sink(*sink, &trial.absent)))
+        {
+            match proof {
+                Proof::Runs => {}
+                Proof::Open(text) => open = open.or(Some(text)),
+                Proof::Cannot(reason) => return self.roll_back(*trial, reason),
+            }
+        }
+        match open {
+            None => self.accept(*trial),
+            Some(text) if self.now.mono_ns >= trial.until_ns => {
+                let seconds = self.site.host.reload_timeout.as_secs();
+                self.roll_back(*trial, format!("{text} within {seconds} s"));
+            }
+            Some(_) if self.stopping => self.failed(trial.id, "the gateway is stopping"),
+            Some(_) => self.trial = Some(trial),
+        }
+    }
+
+    fn prove_device(&self, device: DeviceId, absent: &BTreeSet<PluginId>) -> Proof {
+        let state = &self.devices[device];
+        let name = self.device_name(device.number()).unwrap_or_default();
+        if state.gone || state.plugin.is_some_and(|plugin| absent.contains(&plugin)) {
+            return Proof::Runs;
+        }
+        match state.phase {
+            Phase::Failed => Proof::Cannot(format!("device {name}: {}", state.reason)),
+            Phase::Maintenance => Proof::Runs,
+            _ if state.bound && !state.rebinding => Proof::Runs,
+            _ => Proof::Open(format!("device {name} was not taken by its driver")),
+        }
+    }
+
+    fn prove_sink(&self, sink: SinkId, absent: &BTreeSet<PluginId>) -> Proof {
+        let state = &self.sinks[sink];
+        let name = self.site.sinks.get(sink.number() as usize).map_or("", |config| config.name.as_str());
+        if state.gone || state.plugin.is_some_and(|plugin| absent.contains(&plugin)) {
+            return Proof::Runs;
+        }
+        match state.phase {
+            SinkPhase::Failed => Proof::Cannot(format!("sink {name}: {}", state.reason)),
+            SinkPhase::Connecting | SinkPhase::Down | SinkPhase::Up if !state.reopen => Proof::Runs,
+            _ => Proof::Open(format!("sink {name} did not open")),
+        }
+    }
+
+    fn accept(&mut self, trial: Trial) {
+        let mut summary = trial.summary;
+        summary.outcome = Outcome::Applied;
+        summary.version = self.config_version;
+        self.let_plugins_go(&trial.previous);
+        let text = format!("configuration {} is in force", summary.version);
+        self.log(LogLevel::Info, ("reload", summary.version), vec![], text);
+        self.out.push(Output::Reply { id: trial.id, reply: Reply::Reload(Box::new(summary)) });
+    }
+
+    fn roll_back(&mut self, trial: Trial, reason: String) {
+        let Trial { id, previous, endpoints, mut summary, .. } = trial;
+        let tried = self.configured();
+        let touched = self.apply(previous, &endpoints);
+        self.let_plugins_go(&tried);
+        summary.outcome = Outcome::RolledBack;
+        summary.version = self.config_version;
+        summary.notes.extend(touched.notes);
+        self.log(
+            LogLevel::Error,
+            ("reload", summary.version),
+            vec![],
+            format!("the new configuration cannot run and was rolled back: {reason}"),
+        );
+        summary.reason = reason;
+        self.out.push(Output::Reply { id, reply: Reply::Reload(Box::new(summary)) });
+    }
+
+    /// Plugins that only `previous` needed are unloaded when their last instance has stopped.
+    fn let_plugins_go(&mut self, previous: &Site) {
+        for plugin in &previous.plugins {
+            let Some(id) = self.plugin_named(&plugin.name, plugin.kind) else { continue };
+            let state = &mut self.plugins[id];
+            state.leaving = state.devices.is_empty() && state.sinks.is_empty();
+        }
+        self.retire_plugins();
+    }
+
+    /// Looks whether a plugin that nobody needs has stopped.
+    pub(crate) fn retire_plugins(&mut self) {
+        for plugin in self.plugins.ids() {
+            let state = &self.plugins[plugin];
+            if !state.leaving || state.gone {
+                continue;
+            }
+            // Somebody needs it again.
+            if !state.devices.is_empty() || !state.sinks.is_empty() {
+                self.plugins[plugin].leaving = false;
+                continue;
+            }
+            if self.instances.values().any(|instance| instance.plugin == plugin) {
+                continue;
+            }
+            let state = &mut self.plugins[plugin];
+            state.gone = true;
+            // It is not watched any more.
+            state.status = PluginStatus::Declared;
+            let name = state.name.clone();
+            self.log(
+                LogLevel::Info,
+                ("unload", u64::from(plugin.number())),
+                vec![("plugin", name)],
+                "nothing needs the plugin any more; it is ended",
+            );
+            if let Some(place) = self.site.plugins.get_mut(plugin.number() as usize) {
+                place.name.clear();
+            }
+            self.out.push(Output::Unload { plugin: plugin.number() as usize });
+        }
+    }
+}
