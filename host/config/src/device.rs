@@ -15,7 +15,7 @@ use busbar_core::model::{Backoff, Device, Point};
 use serde_json::{Map, Value as Json};
 
 use crate::{
-    block,
+    active, block,
     context::Context,
     document::Document,
     effective::DeviceNotes,
@@ -289,6 +289,10 @@ impl<'a> OneDevice<'_, 'a, '_> {
         model.gateway_time = read.text("time_source").as_deref() == Some("gateway");
         model.maintenance = read.bool("maintenance").unwrap_or(false);
         model.frame_log = read.bool("frame_log").unwrap_or(false);
+        model.enabled = read.bool("enabled").unwrap_or(true);
+        model.paused = !read.bool("read").unwrap_or(true);
+        model.active =
+            read.table.table("active").and_then(|table| active::read(cx, &self.path.key("active"), table));
         model.description = read.text("description").unwrap_or_default();
         model.labels = labels(cx, &self.path.key("labels"), read.table.table("labels"));
         if let (Some(stale), Some(node)) = (read.duration("stale_after"), read.table.get("stale_after")) {

@@ -17,6 +17,7 @@ use busbar_core::model::{
 use serde_json::{Map, Value as Json};
 
 use crate::{
+    active,
     host::{HostSettings, LogFormat},
     map::secret_keys,
     point::{Kind, METADATA, kind},
@@ -139,6 +140,8 @@ impl Writer<'_> {
         };
         self.line("host", "commands", commands);
         self.line("host", "select_timeout", write::duration(core.select_timeout));
+        self.line("host", "reload_timeout", write::duration(core.reload_timeout));
+        self.line("host", "watch_config", host.watch_config.to_string());
         let Some(admin) = &host.admin else { return };
         self.out.push_str("\n[host.admin]\n");
         self.line("host.admin", "listen", write::text(&admin.listen.to_string()));
@@ -216,6 +219,11 @@ impl Writer<'_> {
         self.line(&owner, "time_source", if device.gateway_time { "\"gateway\"" } else { "\"device\"" });
         self.line("", "maintenance", device.maintenance.to_string());
         self.line("", "frame_log", device.frame_log.to_string());
+        self.line("", "enabled", device.enabled.to_string());
+        self.line("", "read", (!device.paused).to_string());
+        if let Some(active) = &device.active {
+            self.line(&owner, "active", active::show(active));
+        }
         if !device.description.is_empty() {
             self.line(&owner, "description", write::text(&escaped(&device.description, false)));
         }

@@ -35,6 +35,8 @@ pub struct HostSettings {
     pub log: Log,
     /// The HTTP listener; `None`: no listener.
     pub admin: Option<Admin>,
+    /// Reload when the files of the configuration change.
+    pub watch_config: bool,
 }
 
 /// `[host] log`.
@@ -139,6 +141,7 @@ pub(crate) fn build(cx: &Context<'_>, base: &FilePath, entry: Option<&Entry>) ->
         stage_dir: read.text("stage_dir").map(|dir| base.join(dir)),
         log: log(cx, &path, base, table.table("log")),
         admin: table.get("admin").and_then(|node| admin(cx, &path.key("admin"), base, node)),
+        watch_config: read.bool("watch_config").unwrap_or(false),
     };
     (core_host(&read), settings)
 }
@@ -159,6 +162,7 @@ fn core_host(read: &Reader<'_, '_>) -> Host {
             _ => CommandMode::Enabled,
         },
         select_timeout: read.duration("select_timeout").unwrap_or(default.select_timeout),
+        reload_timeout: read.duration("reload_timeout").unwrap_or(default.reload_timeout),
     }
 }
 

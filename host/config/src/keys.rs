@@ -62,6 +62,18 @@ pub(crate) const HOST: &[Key] = &[
     .or("\"enabled\""),
     key("select_timeout", Form::Duration(1), "How long a selection lives without an operate.").or("\"30s\""),
     key(
+        "reload_timeout",
+        Form::Duration(1000),
+        "What a reload changed must be able to run within this time, or it is rolled back.",
+    )
+    .or("\"30s\""),
+    key(
+        "watch_config",
+        Form::Bool,
+        "Reloads when the files of the configuration change, looked at every 2 s.",
+    )
+    .or("false"),
+    key(
         "only",
         Form::OneOrList(&Form::Text),
         "Runs these devices only: names, patterns with `*` and `?`, or label=value; empty texts count for nothing. Default: all.",
@@ -167,9 +179,35 @@ pub(crate) const DEVICE: &[Key] = &[
     key("time_zone", Form::Text, "Zone of a device that reports local time.").or("\"UTC\""),
     key("max_skew", Form::Duration(1), "A source time further off is replaced by the gateway's and flagged."),
     key("maintenance", Form::Bool, "No polling; points are invalid|operator_blocked.").or("false"),
+    key("enabled", Form::Bool, "`false`: configured, not connected; points are invalid|operator_blocked.")
+        .or("true"),
+    key("read", Form::Bool, "`false`: connected, not polled; points are invalid|operator_blocked.")
+        .or("true"),
+    key(
+        "active",
+        Form::Table(ACTIVE),
+        "Hours of the day in which the device is polled; outside, its points keep their value as questionable|operator_blocked.",
+    ),
     key("frame_log", Form::Bool, "Every frame from and to the device is logged.").or("false"),
     key("description", Form::Text, "Free text."),
     key("labels", Form::Labels, "Labels for sinks and the API."),
+];
+
+/// `active` of a device.
+const ACTIVE: &[Key] = &[
+    key("from", Form::Text, "First minute, as \"HH:MM\".").required(),
+    key(
+        "to",
+        Form::Text,
+        "First minute that is outside, as \"HH:MM\", also \"24:00\"; before `from`: on the next day.",
+    )
+    .required(),
+    key(
+        "days",
+        Form::List(&Form::Words(&["mon", "tue", "wed", "thu", "fri", "sat", "sun"])),
+        "Days on which the window begins. Default: all.",
+    ),
+    key("zone", Form::Text, "Time zone, as \"Europe/Madrid\".").or("\"UTC\""),
 ];
 
 /// A point.

@@ -37,6 +37,7 @@
 //! marks as a path start at the folder of the main file; map files and includes at the folder of the file that names
 //! them.
 
+mod active;
 mod block;
 mod context;
 mod csv;
