@@ -74,6 +74,14 @@ impl Catalog {
         Self { launcher, stage, entries }
     }
 
+    /// The endpoint of a connection, or why there is none; `None` where the plugin cannot be asked at all.
+    #[must_use]
+    pub fn ask_endpoint(&self, driver: &str, connection: &Json) -> Option<Result<Endpoint, String>> {
+        let examined = self.examine(PluginKind::Driver, driver)?.as_ref().ok()?;
+        let mut probe = examined.probe.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(probe.endpoint(connection).map_err(|error| error.to_string()))
+    }
+
     /// Probes the plugins of `configured`, several at the same time.
     pub fn examine_all(&self, configured: &[model::Plugin]) {
         self.examine_in_parallel(configured.iter().map(|plugin| (plugin.kind, plugin.name.as_str())));

@@ -12,7 +12,7 @@ use self::file::RotatedFile;
 use std::{
     io::{self, IsTerminal, Write},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -33,6 +33,16 @@ const FRAMES: &str = "busbar::frame=info";
 
 /// Lines that were dropped since the start.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Changes the filter of the running log.
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+static LEVEL: OnceLock<SetFilter> = OnceLock::new();
+
+/// Changes the level of the running log.
+pub fn set_level(level: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(format!("{level},{FRAMES}")).map_err(|error| error.to_string())?;
+    LEVEL.get().ok_or("no log is installed")?(filter)
+}
 
 /// Lines dropped since the start: not written fast enough, or not at all.
 #[must_use]
@@ -90,9 +100,20 @@ pub fn init(level: &str, format: Format, file: Option<LogFile>) -> Result<LogGua
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let installed = match format {
-        Format::Text => builder.with_ansi(colours).with_target(false).try_init(),
+        Format::Text => {
+            let builder = builder.with_ansi(colours).with_target(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ =
+                LEVEL.set(Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())));
+            builder.try_init()
+        }
         Format::Json => {
-            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+            let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ =
+                LEVEL.set(Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())));
+            builder.try_init()
         }
     };
     installed.map_err(|error| format!("the log could not be installed: {error}"))?;

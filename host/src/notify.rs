@@ -1,4 +1,5 @@
 //! systemd's notification protocol (sd_notify(3)): one datagram with `KEY=value` to the socket in `NOTIFY_SOCKET`.
+#![allow(unsafe_code, reason = "clock_gettime(2) has no safe form in std that tells the number")]
 
 use std::{
     env,
@@ -33,6 +34,19 @@ impl Notifier {
             Some((socket, address))
         });
         Self { target }
+    }
+
+    /// A reload begins; `READY=1` ends it. `Type=notify-reload` wants the monotonic time with it.
+    pub fn reloading(&self) {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: writes one timespec that lives here.
+        let known = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) } == 0;
+        let micros = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1_000);
+        if known {
+            self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+        } else {
+            self.send("RELOADING=1");
+        }
     }
 
     /// Sends one state, e.g. `READY=1`. Lost when the manager does not listen: nothing depends on it here.

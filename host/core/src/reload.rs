@@ -16,9 +16,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use busbar_contract::{Endpoint, describe::PluginKind};
+use busbar_contract::{Endpoint, Origin, describe::PluginKind, value::rfc3339};
 use serde::Serialize;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 pub use crate::reload_diff::{Changed, Difference};
 use crate::{
@@ -47,6 +47,8 @@ pub struct Reload {
     pub endpoints: BTreeMap<String, Result<Endpoint, String>>,
     /// Plugins that cannot be loaded: kind and name. What needs them proves nothing.
     pub absent: Vec<(PluginKind, String)>,
+    /// Who asked, for the audit log.
+    pub origin: Origin,
 }
 
 /// How a reload ended.
@@ -106,6 +108,7 @@ pub(crate) struct Trial {
     sinks: Vec<SinkId>,
     absent: BTreeSet<PluginId>,
     summary: Summary,
+    origin: Origin,
 }
 
 /// What is known of one part of a trial.
@@ -158,7 +161,7 @@ impl Core {
     }
 
     pub(crate) fn reload(&mut self, reload: Reload) {
-        let Reload { id, site, endpoints, absent } = reload;
+        let Reload { id, site, endpoints, absent, origin } = reload;
         if self.stopping {
             return self.failed(id, "the gateway is stopping");
         }
@@ -197,6 +200,7 @@ impl Core {
             sinks,
             absent,
             summary,
+            origin,
         }));
     }
 
@@ -325,11 +329,11 @@ impl Core {
         self.let_plugins_go(&trial.previous);
         let text = format!("configuration {} is in force", summary.version);
         self.log(LogLevel::Info, ("reload", summary.version), vec![], text);
-        self.out.push(Output::Reply { id: trial.id, reply: Reply::Reload(Box::new(summary)) });
+        self.reloaded(trial.id, summary, &trial.origin);
     }
 
     fn roll_back(&mut self, trial: Trial, reason: String) {
-        let Trial { id, previous, endpoints, mut summary, .. } = trial;
+        let Trial { id, previous, endpoints, mut summary, origin, .. } = trial;
         let tried = self.configured();
         let touched = self.apply(previous, &endpoints);
         self.let_plugins_go(&tried);
@@ -343,6 +347,15 @@ impl Core {
             format!("the new configuration cannot run and was rolled back: {reason}"),
         );
         summary.reason = reason;
+        self.reloaded(id, summary, &origin);
+    }
+
+    fn reloaded(&mut self, id: u64, summary: Summary, origin: &Origin) {
+        let line = json!({
+            "ts": rfc3339(self.now.wall_ns), "event": "reload", "outcome": summary.outcome, "version": summary.version,
+            "text": summary.reason, "origin": origin,
+        });
+        self.out.push(Output::Audit { audit: 0, line });
         self.out.push(Output::Reply { id, reply: Reply::Reload(Box::new(summary)) });
     }
 

@@ -128,7 +128,8 @@ async fn ready(State(app): Shared, Query(query): Query<Strict>) -> Response {
 
 async fn document(State(app): Shared) -> Response {
     let asked = app.core.query(|core, _| {
-        let names: Vec<String> = core.plugins().iter().map(|plugin| plugin.name.to_owned()).collect();
+        let named = |plugin: &busbar_core::view::PluginView<'_>| (plugin.number, plugin.name.to_owned());
+        let names: Vec<(usize, String)> = core.plugins().iter().map(named).collect();
         (core.metrics(), names)
     });
     let Ok((core, names)) = asked.await else {
@@ -136,7 +137,13 @@ async fn document(State(app): Shared) -> Response {
     };
     let figures = Figures {
         core,
-        plugins: names.into_iter().zip(app.core.plugin_facts()).collect(),
+        plugins: {
+            let facts = app.core.plugin_facts();
+            names
+                .into_iter()
+                .map(|(number, name)| (name, facts.get(number).cloned().unwrap_or_default()))
+                .collect()
+        },
         turns: app.core.turns(),
         process: Process::read(),
         uptime: app.started.elapsed(),

@@ -242,6 +242,9 @@ pub(super) fn look(core: &busbar_core::Core, name: &str) -> Look {
         _ if failed_plugin.is_some() => Look::Failed(failed_plugin.unwrap_or_default()),
         DeviceState::Online => Look::Online,
         DeviceState::Maintenance => Look::Failed("in maintenance: switch it off first".into()),
+        DeviceState::Disabled | DeviceState::Inactive | DeviceState::Paused => {
+            Look::Failed(format!("{}: {}", device.state.as_str(), device.reason))
+        }
         // A one-shot command makes one attempt; the running host is the one that tries for ever.
         DeviceState::Failed | DeviceState::Lost => Look::Failed(device.reason.to_owned()),
         DeviceState::Connecting if !device.reason.is_empty() => Look::Failed(device.reason.to_owned()),

@@ -7,6 +7,7 @@ mod browse;
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
+mod device;
 mod frames;
 mod health;
 mod lock;
@@ -19,6 +20,7 @@ mod plugins;
 mod prepare;
 mod print_config;
 mod read;
+mod reload;
 mod run;
 mod write;
 
@@ -27,6 +29,7 @@ use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Dura
 use clap::{Args, Parser, Subcommand};
 
 use self::out::Out;
+pub(crate) use self::prepare::{Prepared, prepare_file};
 
 /// Configuration or usage is wrong.
 pub const EXIT_CONFIG: u8 = 1;
@@ -85,6 +88,10 @@ enum Verb {
     Substitute(operate::Substitute),
     /// Stop reading a device, or read it again
     Maintenance(operate::Maintenance),
+    /// Switch a device off or on: enable, disable, pause, resume
+    Device(device::Arguments),
+    /// Apply the changed configuration to the running gateway
+    Reload(reload::Arguments),
     /// Exit code 0 when the gateway is ready
     Health(health::Arguments),
     /// Refuse all commands until unlocked
@@ -191,6 +198,8 @@ fn dispatch(cli: Cli) -> ExitCode {
         Verb::Unblock(arguments) => operate::unblock(&context, &arguments),
         Verb::Substitute(arguments) => operate::substitute(&context, &arguments),
         Verb::Maintenance(arguments) => operate::maintenance(&context, &arguments),
+        Verb::Device(arguments) => device::run(&context, &arguments),
+        Verb::Reload(arguments) => reload::run(&context, &arguments),
         Verb::Health(arguments) => health::run(&context, &arguments),
         Verb::Lock => lock::run(&context, true),
         Verb::Unlock => lock::run(&context, false),
@@ -257,6 +266,9 @@ mod tests {
             "unblock m/p",
             "substitute m/p -2.5 -y",
             "maintenance m on",
+            "device m pause --yes",
+            "reload",
+            "reload --dry-run --json",
             "health --strict",
             "plugin restart modbus --kind driver",
         ] {

@@ -166,7 +166,9 @@ fn cycle(core: &CoreHandle, deadline: Instant) -> Result<Cycle, Failure> {
 
 /// A device that is switched off on purpose has not failed.
 fn once(core: &Core, device: &DeviceView<'_>) -> Look {
-    if device.state == DeviceState::Maintenance { Look::Online } else { look(core, device.name) }
+    use DeviceState::{Disabled, Inactive, Maintenance, Paused};
+    let off = matches!(device.state, Maintenance | Disabled | Inactive | Paused);
+    if off { Look::Online } else { look(core, device.name) }
 }
 
 /// Records accepted so far, and those that were refused or dropped, per sink.

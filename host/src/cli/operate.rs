@@ -110,7 +110,7 @@ pub(super) fn restart(context: &Context, Restart { name, kind, yes }: &Restart) 
     }
 }
 
-fn switch(context: &Context, yes: bool, question: &str, call: Call, done: &str) -> Outcome {
+pub(super) fn switch(context: &Context, yes: bool, question: &str, call: Call, done: &str) -> Outcome {
     confirm(yes, question)?;
     let mut access = Access::for_switches(context)?;
     let answer = access.call(call, |_| {});

@@ -51,7 +51,7 @@ impl Tone {
         match state {
             "online" | "running" => Self::Good,
             "failed" | "lost" => Self::Bad,
-            "degraded" | "resync" | "maintenance" => Self::Doubtful,
+            "degraded" | "resync" | "maintenance" | "disabled" | "paused" => Self::Doubtful,
             _ => Self::Plain,
         }
     }

@@ -1,6 +1,9 @@
 //! From the configuration file to something that can run: read, probe the plugins, check.
 
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{IsTerminal, Write},
+    path::Path,
+};
 
 use busbar_config::{HostSettings, Loaded, NoPlugins, Options};
 use busbar_core::model::Site;
@@ -33,12 +36,21 @@ pub(crate) fn prepare(
     strict: bool,
     stage: fn(&busbar_config::HostSettings) -> StageDir,
 ) -> Prepared {
-    let Loaded { site, host, .. } = first_look(context);
+    prepare_file(&context.config, strict, stage)
+}
+
+/// The same for a file.
+pub(crate) fn prepare_file(
+    config: &Path,
+    strict: bool,
+    stage: fn(&busbar_config::HostSettings) -> StageDir,
+) -> Prepared {
+    let Loaded { site, host, .. } = busbar_config::load(config, &NoPlugins, &Options::default());
     let plugins = site.map(|site| site.plugins).unwrap_or_default();
     let catalog = Catalog::new(&host.plugin_dirs, &plugins, stage(&host), Launcher::default());
     catalog.examine_all(&plugins);
     let options = Options { strict, ..Options::default() };
-    let loaded = busbar_config::load(&context.config, &catalog, &options);
+    let loaded = busbar_config::load(config, &catalog, &options);
     Prepared { loaded, catalog }
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use busbar_config::{HostSettings, LogFormat};
+use busbar_contract::Origin;
 use busbar_loader::Launcher;
 use clap::Args;
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Context, EXIT_BUG, Failure, Outcome, once,
+    Context, EXIT_BUG, Failure, Outcome, complain, once,
     prepare::{self, Sound},
 };
 use crate::{
@@ -30,10 +31,11 @@ use crate::{
     catalog::StageDir,
     control::server::ControlSocket,
     edge::{CoreHandle, Edge, Start},
-    lock,
+    good, lock,
     logging::{self, Format},
     memory,
     notify::{self, Notifier},
+    reload::Reloader,
 };
 
 /// How often readiness at start is looked at.
@@ -64,7 +66,15 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     if arguments.once {
         return once::run(context, &arguments.device, Duration::from_secs(arguments.timeout));
     }
-    let sound = prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?;
+    let prepared = prepare::prepare(context, false, StageDir::of_host);
+    let mut loaded = prepared.loaded.clone();
+    // Only the files are wanted; the site of a large plant is large.
+    loaded.site = None;
+    let sound = prepare::sound(context, prepared).inspect_err(|_| {
+        if let Some(text) = good::differences(&loaded.host.data_dir, &loaded) {
+            complain(&text, context.out.json);
+        }
+    })?;
     let host = sound.host.clone();
     let format = match host.log.format {
         LogFormat::Text => Format::Text,
@@ -87,8 +97,16 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     );
     let notifier = Notifier::from_env();
     let services = runtime.block_on(Services::bind(&host)).map_err(Failure::Config)?;
-    let edge = start_edge(sound, &host)?;
-    let ended = runtime.block_on(services.serve(&edge, &notifier));
+    let mut edge = start_edge(sound, &host)?;
+    if let Err(error) = good::keep(&host.data_dir, &loaded) {
+        tracing::warn!("the configuration could not be kept in {}: {error}", host.data_dir.display());
+    }
+    let files = good::files(&loaded);
+    drop(loaded);
+    let reloader = edge
+        .take_wishes()
+        .map(|wishes| Reloader::new(context.config.clone(), edge.handle(), host.clone(), wishes, files));
+    let ended = runtime.block_on(services.serve(&edge, &notifier, reloader));
     stop(&runtime, edge, &notifier, ended)
 }
 
@@ -163,7 +181,7 @@ impl Services {
     }
 
     /// Serves until a signal comes or the core dies.
-    async fn serve(self, edge: &Edge, notifier: &Notifier) -> Ended {
+    async fn serve(self, edge: &Edge, notifier: &Notifier, reloader: Option<Reloader>) -> Ended {
         let Self { control, admin, token, mut signals } = self;
         let (stop, stopped) = watch::channel(false);
         let core = edge.handle();
@@ -173,7 +191,8 @@ impl Services {
             tasks.push(tokio::spawn(listener.serve(api::router(app), stopped)));
         }
         let ended = tokio::select! {
-            name = signals.end() => Ended::Signal(name),
+            name = signals.end(&core) => Ended::Signal(name),
+            () = reload_when_asked(reloader, notifier) => Ended::CoreDied,
             () = core_died(edge) => Ended::CoreDied,
             () = speak_to_manager(&core, notifier) => Ended::CoreDied,
         };
@@ -182,6 +201,14 @@ impl Services {
             let _ = task.await;
         }
         ended
+    }
+}
+
+/// Never ends.
+async fn reload_when_asked(reloader: Option<Reloader>, notifier: &Notifier) {
+    match reloader {
+        Some(reloader) => reloader.serve(notifier).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -227,14 +254,19 @@ impl Signals {
     }
 
     /// The name of the signal that ends the host.
-    async fn end(&mut self) -> &'static str {
+    async fn end(&mut self, core: &CoreHandle) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return "SIGTERM",
                 _ = self.int.recv() => return "SIGINT",
                 _ = self.usr1.recv() => logging::reopen(),
                 _ = self.hup.recv() => {
-                    tracing::warn!("SIGHUP ignored: this version takes a new configuration only by a restart");
+                    let core = core.clone();
+                    tokio::spawn(async move {
+                        let origin = Origin { sink: "SIGHUP".into(), ..Origin::default() };
+                        // What came of it is in the log.
+                        core.wish_reload(false, origin).await;
+                    });
                 }
             }
         }

@@ -79,6 +79,19 @@ pub enum Call {
         /// On or off.
         on: bool,
     },
+    /// Connected, no polling.
+    Pause {
+        /// Device name.
+        device: String,
+        /// On or off.
+        on: bool,
+    },
+    /// Read the configuration again and apply what differs.
+    Reload {
+        /// Only show what differs.
+        #[serde(default)]
+        dry_run: bool,
+    },
     /// Frame-level logging.
     FrameLog {
         /// Device name.
@@ -160,6 +173,11 @@ pub enum Line {
         /// As the API shows them.
         rows: Vec<Json>,
     },
+    /// What came of a reload.
+    Reload {
+        /// All of it.
+        answer: Box<crate::reload::Answer>,
+    },
     /// Done.
     Done,
     /// Not possible.
@@ -196,7 +214,11 @@ impl Line {
         match self {
             Self::Stage { answer } => answer.stage.is_last(),
             Self::Page { .. } | Self::Frame { .. } => false,
-            Self::Readings { .. } | Self::Rows { .. } | Self::Done | Self::Failed { .. } => true,
+            Self::Readings { .. }
+            | Self::Rows { .. }
+            | Self::Reload { .. }
+            | Self::Done
+            | Self::Failed { .. } => true,
         }
     }
 }

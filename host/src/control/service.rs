@@ -49,6 +49,10 @@ pub async fn start(core: &CoreHandle, call: Call, origin: Origin) -> Running {
         Call::PluginRestart { name, kind } => {
             State::Answered(Some(restart(core, name, kind.as_deref(), origin).await))
         }
+        Call::Reload { dry_run } => {
+            let answer = Box::new(core.wish_reload(*dry_run, origin).await);
+            State::Answered(Some(Line::Reload { answer }))
+        }
         _ => match rows_of(core, &call).await {
             Some(line) => State::Answered(Some(line)),
             None => ask_core(core, call, origin).await,
@@ -131,7 +135,7 @@ fn plugin_named(core: &Core, name: &str, kind: Option<&str>) -> Result<usize, St
     match named.as_slice() {
         [only] => Ok(*only),
         [] => {
-            let names: Vec<&str> = core.site().plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+            let names: Vec<&str> = core.plugins().into_iter().map(|plugin| plugin.name).collect();
             Err(format!("expected the name of a configured plugin, found {name}; {}", listed(&names)))
         }
         _ => {
@@ -145,7 +149,8 @@ fn line(reply: Reply) -> Line {
         Reply::Command(answer) => Line::Stage { answer },
         Reply::Readings(readings) => Line::Readings { rows: readings.iter().map(rows::reading).collect() },
         Reply::Page(entries) => Line::Page { entries },
-        Reply::Done => Line::Done,
+        // Reloads have a way of their own.
+        Reply::Reload(_) | Reply::Done => Line::Done,
         Reply::Failed(text) => Line::failed(text),
     }
 }
@@ -238,8 +243,10 @@ fn ask(call: Call, origin: Origin) -> Option<Ask> {
         Call::Unblock { point } => Ask::Unblock(point, origin),
         Call::Substitute { point, value } => Ask::Substitute(point, value, origin),
         Call::Maintenance { device, on } => Ask::Maintenance(device, on, origin),
+        Call::Pause { device, on } => Ask::Pause(device, on, origin),
         Call::FrameLog { .. }
         | Call::Frames { .. }
+        | Call::Reload { .. }
         | Call::PluginRestart { .. }
         | Call::Ready { .. }
         | Call::Points { .. }
@@ -256,9 +263,10 @@ fn known(core: &Core, call: &Call) -> Result<(), String> {
             known_device(core, device)?;
             points.iter().try_for_each(|point| known_point(core, &format!("{device}/{point}")))
         }
-        Call::Browse { device, .. } | Call::Maintenance { device, .. } | Call::FrameLog { device, .. } => {
-            known_device(core, device)
-        }
+        Call::Browse { device, .. }
+        | Call::Maintenance { device, .. }
+        | Call::Pause { device, .. }
+        | Call::FrameLog { device, .. } => known_device(core, device),
         Call::Command { point, .. }
         | Call::Block { point }
         | Call::Unblock { point }
@@ -268,7 +276,7 @@ fn known(core: &Core, call: &Call) -> Result<(), String> {
 }
 
 fn known_device(core: &Core, device: &str) -> Result<(), String> {
-    let names: Vec<&str> = core.site().devices.iter().map(|device| device.name.as_str()).collect();
+    let names: Vec<&str> = core.devices().into_iter().map(|device| device.name).collect();
     if names.contains(&device) {
         return Ok(());
     }

@@ -29,6 +29,7 @@ use super::{
     plugin_log::write_line,
     plugins::{News, Plugins},
     queue::COLLECT,
+    reload::Examined,
 };
 
 /// Inputs taken in one turn.
@@ -61,6 +62,8 @@ pub(crate) struct CoreThread {
     pub(crate) disk: Disk,
     pub(crate) instances: Instances,
     pub(crate) operators: Operators,
+    /// What the probes of a reload said.
+    pub(crate) examined: Examined,
     pub(crate) turns: Arc<Turns>,
     /// What outputs brought back at once.
     pub(crate) backlog: VecDeque<Input>,
@@ -131,6 +134,7 @@ impl CoreThread {
                     self.step(input);
                 }
             }
+            Item::Reload(wanted) => self.reload(*wanted),
             Item::Query(look) => look(&self.core, self.clock.now()),
             Item::News(news) => self.take_news(*news),
         }
@@ -150,6 +154,10 @@ impl CoreThread {
                 None
             }
             News::Restart { plugin, origin, answer } => self.restart(plugin, &origin, answer),
+            News::LogLevel { level } => {
+                self.plugins.set_log_level(&level);
+                None
+            }
             News::OpenFailed { instance, reason } => Some(Input::OpenFailed { instance, reason }),
             News::OpenPostponed { instance, reason } => Some(Input::OpenPostponed { instance, reason }),
         };
@@ -182,7 +190,7 @@ impl CoreThread {
         input
     }
 
-    fn step(&mut self, input: Input) {
+    pub(super) fn step(&mut self, input: Input) {
         self.turns.inputs.fetch_add(1, Ordering::Relaxed);
         let ended = match &input {
             Input::Event { instance, event: Event::Stopped, .. }
@@ -280,6 +288,18 @@ impl CoreThread {
             }
             Output::Reply { id, reply } => {
                 self.operators.answer(id, reply);
+                None
+            }
+            Output::Load { plugin } => {
+                self.load_plugin(plugin);
+                None
+            }
+            Output::Unload { plugin } => {
+                self.plugins.unload(plugin);
+                None
+            }
+            Output::Applied { .. } => {
+                self.refresh_connections();
                 None
             }
             Output::Log(line) => {

@@ -11,6 +11,8 @@ use busbar_core::{Core, Now, input::Ask, output::Reply};
 use busbar_loader::BoundaryStats;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::reload::{Answer, Wish};
+
 use super::{
     core_thread::Turns,
     frames::Frame,
@@ -18,6 +20,7 @@ use super::{
     names::Names,
     operators::{Asked, MAX_UNREAD},
     plugins::{News, Registry},
+    reload::{NewConfig, Wanted},
 };
 
 /// Longest wait for the core thread to answer a question; it answers within a turn, so this means that it hangs.
@@ -71,6 +74,7 @@ pub struct CoreHandle {
     registry: Arc<Registry>,
     turns: Arc<Turns>,
     names: Arc<Names>,
+    wishes: mpsc::Sender<Wish>,
 }
 
 /// The frames of one device while this lives; then the driver's switch is as it was.
@@ -117,8 +121,38 @@ impl CoreHandle {
         registry: Arc<Registry>,
         turns: Arc<Turns>,
         names: Arc<Names>,
+        wishes: mpsc::Sender<Wish>,
     ) -> Self {
-        Self { inbox, registry, turns, names }
+        Self { inbox, registry, turns, names, wishes }
+    }
+
+    /// Reads the files again and applies what differs, or only tells it. Takes as long as it takes.
+    pub async fn wish_reload(&self, dry_run: bool, origin: Origin) -> Answer {
+        let refused = |error: &str| Answer { error: error.to_owned(), dry_run, ..Answer::default() };
+        let (answer, answered) = oneshot::channel();
+        match self.wishes.try_send(Wish { dry_run, origin, answer }) {
+            Ok(()) => answered.await.unwrap_or_else(|_| refused("the host is stopping")),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                refused("too many reloads wait already: try again later")
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => refused("this process takes no reload"),
+        }
+    }
+
+    /// Gives a checked configuration to the core.
+    pub(crate) fn reload(&self, config: NewConfig) -> Result<Replies, NotAnswered> {
+        let (replies, answers) = mpsc::channel(MAX_UNREAD);
+        if self.inbox.try_send(Item::Reload(Box::new(Wanted { config, replies }))).is_some() {
+            return Err(NotAnswered);
+        }
+        Ok(Replies(answers))
+    }
+
+    /// Log level of all plugins, now and when they start again.
+    pub(crate) fn set_log_level(&self, level: &str) {
+        let news = News::LogLevel { level: level.to_owned() };
+        // A host that is so full that it takes no request has worse troubles than its log level.
+        let _ = self.inbox.try_send(Item::News(Box::new(news)));
     }
 
     /// Logs the frames of a device, or no longer. The device is known.

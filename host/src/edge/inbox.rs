@@ -22,6 +22,7 @@ use super::{
     operators::Asked,
     plugins::News,
     queue::{Queue, Urgency},
+    reload::Wanted,
 };
 use busbar_core::{Core, Input, Now};
 
@@ -51,6 +52,8 @@ pub(crate) enum Item {
     Host(Box<Input>),
     /// A request of an operator, with the way back.
     Ask(Box<Asked>),
+    /// A new configuration, with the way back.
+    Reload(Box<Wanted>),
     /// Looks at the core between two steps.
     Query(Look),
     /// About plugins and instances.

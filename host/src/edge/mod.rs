@@ -23,16 +23,22 @@ mod operators;
 mod plugin_log;
 mod plugins;
 mod queue;
+mod reload;
 pub(crate) mod store;
 
 pub use audit::AUDIT_FILE;
 pub use frames::Frame;
+pub use reload::NewConfig;
+
 pub use handle::{CoreHandle, FrameWatch, NotAnswered, PluginFacts, Replies, TurnFigures};
 
 use std::{collections::VecDeque, path::Path, sync::Arc, thread::JoinHandle, time::Instant};
 
 use busbar_core::{Core, Input, Switches, model::Site, switches};
 use busbar_loader::{Launcher, Probed};
+use tokio::sync::mpsc;
+
+use crate::reload::{MAX_WAITING, Wish};
 
 use self::{
     clock::Clock,
@@ -64,6 +70,7 @@ pub struct Start<'a> {
 pub struct Edge {
     handle: CoreHandle,
     thread: JoinHandle<()>,
+    wishes: Option<mpsc::Receiver<Wish>>,
 }
 
 impl Edge {
@@ -87,8 +94,14 @@ impl Edge {
         let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(Box::new(input))))?;
         let clock = Clock::new();
         let turns: Arc<Turns> = Arc::default();
-        let handle =
-            CoreHandle::new(Arc::clone(&inbox), plugins.registry(), Arc::clone(&turns), Arc::clone(&names));
+        let (wish, wishes) = mpsc::channel(MAX_WAITING);
+        let handle = CoreHandle::new(
+            Arc::clone(&inbox),
+            plugins.registry(),
+            Arc::clone(&turns),
+            Arc::clone(&names),
+            wish,
+        );
         let core = Core::new(site, read_switches(data_dir), seed(), clock.now());
         let thread = CoreThread {
             core,
@@ -101,6 +114,7 @@ impl Edge {
             disk,
             instances: Instances::default(),
             operators: Operators::default(),
+            examined: Vec::new(),
             turns,
             backlog: VecDeque::new(),
             outputs: Vec::new(),
@@ -116,7 +130,12 @@ impl Edge {
                 thread.run();
             })
             .map_err(|error| format!("the core thread could not be started: {error}"))?;
-        Ok(Self { handle, thread })
+        Ok(Self { handle, thread, wishes: Some(wishes) })
+    }
+
+    /// What [`CoreHandle::wish_reload`] asks for; once. A host that takes no reloads leaves it.
+    pub(crate) fn take_wishes(&mut self) -> Option<mpsc::Receiver<Wish>> {
+        self.wishes.take()
     }
 
     /// The way to the core.

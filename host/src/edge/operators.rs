@@ -58,6 +58,14 @@ impl Operators {
         Some(Input::Operator(Operator { id: self.next, ask }))
     }
 
+    /// Registers something else that the core answers by id; `None` when it was refused and answered.
+    pub(crate) fn admit_other(&mut self, replies: mpsc::Sender<Reply>) -> Option<u64> {
+        match self.admit(Asked { ask: Ask::FrameLog(String::new(), false), replies }) {
+            Some(Input::Operator(Operator { id, .. })) => Some(id),
+            _ => None,
+        }
+    }
+
     /// Passes an answer on.
     pub(crate) fn answer(&mut self, id: u64, reply: Reply) {
         let Some(waiting) = self.waiting.get(&id) else { return };
@@ -73,7 +81,7 @@ fn is_last(reply: &Reply, select: bool) -> bool {
     match reply {
         Reply::Command(answer) => answer.stage.is_last() || (select && answer.stage == Stage::Selected),
         Reply::Page(_) => false,
-        Reply::Readings(_) | Reply::Done | Reply::Failed(_) => true,
+        Reply::Readings(_) | Reply::Reload(_) | Reply::Done | Reply::Failed(_) => true,
     }
 }
 

@@ -76,6 +76,10 @@ pub(crate) enum News {
         origin: Box<Origin>,
         answer: oneshot::Sender<Result<(), String>>,
     },
+    /// Log level of all plugins.
+    LogLevel {
+        level: String,
+    },
     /// It could not even be tried; the configuration is not to blame.
     OpenPostponed {
         instance: u64,
@@ -158,6 +162,8 @@ struct Entry {
     /// Counts starts; news of an older one is stale.
     start: u64,
     crashes: VecDeque<Instant>,
+    /// A reload left nothing that needs it.
+    unloaded: bool,
 }
 
 impl Plugins {
@@ -175,12 +181,80 @@ impl Plugins {
                 handle: None,
                 start: 0,
                 crashes: VecDeque::new(),
+                unloaded: false,
             })
             .collect();
         let known = entries.iter().map(known).collect();
         let (stop, stopped) = bounded(0);
         let registry = Arc::new(Registry(RwLock::new(known)));
         Self { entries, shared, registry, stop: Some(stop), stopped }
+    }
+
+    /// A plugin that a reload brought; `plugin` is the next number. One that ran before and was ended begins again, because
+    /// its code is still in the process.
+    pub(crate) fn add(
+        &mut self,
+        plugin: usize,
+        model: PluginModel,
+        probed: Result<Probed, String>,
+        connections: Vec<(usize, Json)>,
+    ) {
+        if plugin != self.entries.len() {
+            tracing::error!(plugin, "a plugin came out of turn: this is a bug of Busbar");
+            return;
+        }
+        let sha256 = probed.as_ref().ok().map(|probed| &probed.staged.sha256);
+        let ended = self.entries.iter_mut().find(|entry| {
+            let same = entry.model.kind == model.kind && entry.model.name == model.name;
+            entry.unloaded
+                && same
+                && entry.model.isolation == model.isolation
+                && entry.probed.as_ref().ok().map(|probed| &probed.staged.sha256) == sha256
+        });
+        let handle = ended.and_then(|entry| entry.handle.take());
+        let entry =
+            Entry { model, probed, connections, handle, start: 0, crashes: VecDeque::new(), unloaded: false };
+        self.registry.0.write().unwrap_or_else(PoisonError::into_inner).push(known(&entry));
+        self.entries.push(entry);
+        self.load(plugin, Duration::ZERO);
+    }
+
+    /// What a driver serves from now on, for its next start.
+    pub(crate) fn set_connections(&mut self, plugin: usize, connections: Vec<(usize, Json)>) {
+        if let Some(entry) = self.entries.get_mut(plugin) {
+            entry.connections = connections;
+        }
+    }
+
+    /// Ends a plugin that nothing needs any more.
+    pub(crate) fn unload(&mut self, plugin: usize) {
+        let Some(entry) = self.entries.get_mut(plugin) else { return };
+        // News of it are stale from now on.
+        entry.start += 1;
+        entry.unloaded = true;
+        let name = entry.model.name.clone();
+        if let Some(handle) = entry.handle.clone() {
+            let _ = spawn("unload", move || {
+                if !handle.shutdown(SHUTDOWN_TIME) {
+                    tracing::warn!(plugin = name, "its runtime did not end in time and is left behind");
+                }
+            });
+        }
+    }
+
+    /// Log level of all plugins, now and when they start again.
+    pub(crate) fn set_log_level(&mut self, level: &str) {
+        level.clone_into(&mut self.shared.log_level);
+        let running = self.entries.iter().filter(|entry| !entry.unloaded);
+        let handles: Vec<Arc<Plugin>> = running.filter_map(|entry| entry.handle.clone()).collect();
+        let level = level.to_owned();
+        let _ = spawn("log-level", move || {
+            for handle in handles {
+                if let Err(error) = handle.control(op::control::LOG_LEVEL, level.as_bytes()) {
+                    tracing::warn!("a plugin did not take the log level: {error}");
+                }
+            }
+        });
     }
 
     pub(crate) fn registry(&self) -> Arc<Registry> {
