@@ -12,4 +12,5 @@ mod commands;
 mod devices;
 mod edges;
 mod operators;
+mod reload;
 mod sinks;
