@@ -16,7 +16,7 @@ use std::{
 };
 
 use busbar_config::{HostSettings, Loaded};
-use busbar_contract::Origin;
+use busbar_contract::{Endpoint, Origin};
 use busbar_core::{
     model::Site,
     output::Reply,
@@ -82,16 +82,19 @@ pub(crate) struct Reloader {
     files: Vec<PathBuf>,
 }
 
+/// A configuration without errors.
+struct Checked {
+    site: Site,
+    probed: Vec<Result<Probed, String>>,
+    endpoints: BTreeMap<String, Result<Endpoint, String>>,
+}
+
 /// A configuration from the files.
 struct Read {
     loaded: Loaded,
     host: HostSettings,
-    /// `None` with errors, or when it was only asked.
-    config: Option<(
-        Site,
-        Vec<Result<Probed, String>>,
-        BTreeMap<String, Result<busbar_contract::Endpoint, String>>,
-    )>,
+    /// `None` with errors.
+    checked: Option<Checked>,
 }
 
 impl Reloader {
@@ -165,7 +168,7 @@ impl Reloader {
         };
         let mut answer = problems(&read.loaded);
         answer.dry_run = true;
-        if let Some((site, ..)) = read.config {
+        if let Some(Checked { site, .. }) = read.checked {
             match self.core.query(move |core, _| Difference::of(&core.configured(), &site)).await {
                 Ok(mut difference) => {
                     difference.needs_restart.extend(restart_keys(&self.host, &read.host));
@@ -184,8 +187,8 @@ impl Reloader {
             Err(error) => return Answer { error, ..Answer::default() },
         };
         let mut answer = problems(&read.loaded);
-        let Read { loaded, host, config } = read;
-        let Some((site, probed, endpoints)) = config else { return answer };
+        let Read { loaded, host, checked } = read;
+        let Some(Checked { site, probed, endpoints }) = checked else { return answer };
         let limit = site.host.reload_timeout + GRACE;
         let reply = match self.core.reload(NewConfig { site, probed, endpoints, origin }) {
             Ok(mut replies) => tokio::time::timeout(limit, replies.next()).await,
@@ -238,7 +241,7 @@ impl Reloader {
 fn read(config: &Path) -> Read {
     let Prepared { mut loaded, catalog } = prepare_file(config, false, StageDir::of_host);
     let host = loaded.host.clone();
-    let Some(site) = loaded.site.take() else { return Read { loaded, host, config: None } };
+    let Some(site) = loaded.site.take() else { return Read { loaded, host, checked: None } };
     let endpoints = site
         .devices
         .iter()
@@ -247,7 +250,7 @@ fn read(config: &Path) -> Read {
         })
         .collect();
     let probed = catalog.probed(&site.plugins);
-    Read { loaded, host, config: Some((site, probed, endpoints)) }
+    Read { loaded, host, checked: Some(Checked { site, probed, endpoints }) }
 }
 
 fn problems(loaded: &Loaded) -> Answer {

@@ -18,6 +18,7 @@ mod converter;
 mod harness;
 mod late;
 mod plugins;
+mod reload;
 mod serial;
 mod shared;
 mod simulator;

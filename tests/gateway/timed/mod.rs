@@ -4,3 +4,4 @@ mod crowd;
 mod demo;
 mod lost;
 mod outage;
+mod reload;
