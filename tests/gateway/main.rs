@@ -16,6 +16,7 @@ mod cases;
 mod commands;
 mod converter;
 mod harness;
+mod isolation;
 mod late;
 mod plugins;
 mod serial;

@@ -11,7 +11,8 @@ use std::time::SystemTime;
 pub const ALLOW_STALE: &str = "BUSBAR_TEST_ALLOW_STALE";
 
 /// Which plugins a gateway under test loads.
-const PLUGINS: [&str; 2] = ["libbusbar_driver_modbus.so", "libbusbar_sink_mqtt.so"];
+const PLUGINS: [&str; 3] =
+    ["libbusbar_driver_modbus.so", "libbusbar_driver_fake.so", "libbusbar_sink_mqtt.so"];
 
 /// Root of the workspace.
 #[must_use]

@@ -106,7 +106,7 @@ mod tests {
     fn a_frame_is_one_line() {
         assert_eq!(
             shown(1_767_225_600_123, "tx", "0103000a", "unit 1", 0),
-            "2026-01-01T00:00:00.123000000Z TX    4  01 03 00 0a  unit 1"
+            "2026-01-01T00:00:00.123Z TX    4  01 03 00 0a  unit 1"
         );
         assert!(shown(0, "rx", "00", "\u{1b}[2J", 3).starts_with("(3 frames before"));
         assert!(!shown(0, "rx", "00", "\u{1b}[2J", 0).contains('\u{1b}'));

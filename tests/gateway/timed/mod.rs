@@ -2,5 +2,6 @@
 
 mod crowd;
 mod demo;
+mod isolation;
 mod lost;
 mod outage;
