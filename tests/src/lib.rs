@@ -25,10 +25,12 @@ pub mod observer;
 pub mod peer;
 pub mod ports;
 pub mod proc;
+pub mod recorder;
 pub mod wait;
 
 pub use broker::Broker;
 pub use gateway::Gateway;
 pub use observer::{Message, Observer};
 pub use peer::{Peer, Place};
+pub use recorder::Recorder;
 pub use wait::until;

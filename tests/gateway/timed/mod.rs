@@ -5,3 +5,4 @@ mod demo;
 mod isolation;
 mod lost;
 mod outage;
+mod survival;
