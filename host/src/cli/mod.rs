@@ -87,6 +87,11 @@ enum Verb {
     Maintenance(operate::Maintenance),
     /// Exit code 0 when the gateway is ready
     Health(health::Arguments),
+    /// Turn the files of an older gateway into a configuration
+    Import {
+        #[command(subcommand)]
+        verb: import::ImportVerb,
+    },
     /// Refuse all commands until unlocked
     Lock,
     /// Let commands pass again
@@ -192,6 +197,7 @@ fn dispatch(cli: Cli) -> ExitCode {
         Verb::Substitute(arguments) => operate::substitute(&context, &arguments),
         Verb::Maintenance(arguments) => operate::maintenance(&context, &arguments),
         Verb::Health(arguments) => health::run(&context, &arguments),
+        Verb::Import { verb } => import::run(&context, &verb),
         Verb::Lock => lock::run(&context, true),
         Verb::Unlock => lock::run(&context, false),
         #[cfg(feature = "demo")]
@@ -248,6 +254,8 @@ mod tests {
             "browse m holding:0-99 input:0-9",
             "print-config",
             "map scada",
+            "import ems-ini old.ini --output etc --address-mode entity --map-numbers hex --partial",
+            "import ems-map map.json --force --json",
             "lock",
             "unlock",
             "run --once",
