@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod frames;
 mod health;
+mod import;
 mod lock;
 mod map;
 mod once;
