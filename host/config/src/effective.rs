@@ -214,8 +214,8 @@ impl Writer<'_> {
             self.line(&owner, "max_skew", write::duration(skew));
         }
         self.line(&owner, "time_source", if device.gateway_time { "\"gateway\"" } else { "\"device\"" });
-        self.line("", "maintenance", device.maintenance.to_string());
-        self.line("", "frame_log", device.frame_log.to_string());
+        self.line(&owner, "maintenance", device.maintenance.to_string());
+        self.line(&owner, "frame_log", device.frame_log.to_string());
         if !device.description.is_empty() {
             self.line(&owner, "description", write::text(&escaped(&device.description, false)));
         }

@@ -165,6 +165,9 @@ fn log_size(findings: &mut Findings, reader: &Reader<'_>) -> Option<String> {
     Some(item.text.replace(' ', ""))
 }
 
+/// Whole seconds of the API.
+const SECONDS: (u64, u64) = (1, 3_600);
+
 fn sink(findings: &mut Findings, reader: &Reader<'_>, has_secret: &mut bool) -> Sink {
     let url = as_default(findings, reader, "api_url").unwrap_or_else(|| "http://localhost:8000".into());
     if let Some(item) = reader.text("api_url")
@@ -175,21 +178,24 @@ fn sink(findings: &mut Findings, reader: &Reader<'_>, has_secret: &mut bool) -> 
     }
     let token = as_default(findings, reader, "api_token").unwrap_or_default();
     *has_secret |= !token.is_empty();
-    let timeout = reader.seconds(findings, "api_timeout").unwrap_or_else(|| "30".into());
-    let delay = reader.seconds(findings, "retry_delay").unwrap_or_else(|| "5".into());
+    let timeout = reader.number(findings, "api_timeout", SECONDS).unwrap_or(30).to_string();
+    let delay = reader.number(findings, "retry_delay", SECONDS).unwrap_or(5).to_string();
     let settings = toml::table(&[
         ("url", env("EMS_API_URL", &url, "")),
         ("token", env("EMS_API_TOKEN", &token, "")),
         ("timeout", env("EMS_API_TIMEOUT", &timeout, "s")),
+        ("retry_delay", env("RETRY_DELAY", &delay, "s")),
     ]);
-    let retry = toml::table(&[("initial", env("RETRY_DELAY", &delay, "s")), ("max", toml::quoted("5m"))]);
     Sink {
-        origin: vec!["The API of the EMS. EMS_API_TOKEN_FILE may name a file with the token.".into()],
+        origin: vec![
+            "The API of the EMS. EMS_API_TOKEN_FILE may name a file with the token; for a token that is renewed while the"
+                .into(),
+            "gateway runs write token_file = \"/path\" instead of token.".into(),
+        ],
         lines: vec![
             Line::new("name", toml::quoted("ems")),
             Line::new("plugin", toml::quoted("ems-http")),
             Line::new("settings", settings),
-            Line::new("queue", format!("{{ retry = {retry} }}")),
         ],
     }
 }

@@ -150,7 +150,10 @@ fn deliver(context: &Context, common: &Common, made: &Import, target: &Path) -> 
 fn write(target: &Path, made: &Import, force: bool) -> Result<(), String> {
     let failed = |error: io::Error| format!("{}: {error}", target.display());
     if target.exists() && !force {
-        return Err(format!("expected a new file, found {} already there; --force replaces it", target.display()));
+        return Err(format!(
+            "expected a new file, found {} already there; --force replaces it",
+            target.display()
+        ));
     }
     if let Some(folder) = target.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
@@ -171,7 +174,9 @@ fn write(target: &Path, made: &Import, force: bool) -> Result<(), String> {
 /// At most one byte more than is allowed, so that the importer says what is wrong with it.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => format!("expected a readable file, found {}: no such file", path.display()),
+        io::ErrorKind::NotFound => {
+            format!("expected a readable file, found {}: no such file", path.display())
+        }
         _ => format!("expected a readable file, found {}: {error}", path.display()),
     };
     let mut bytes = Vec::new();
