@@ -121,11 +121,7 @@ fn device(view: &DeviceView<'_>) -> Json {
 #[must_use]
 pub fn plugins(core: &Core, facts: &[PluginFacts]) -> Vec<Json> {
     let unknown = PluginFacts::default();
-    core.plugins()
-        .iter()
-        .enumerate()
-        .map(|(index, view)| plugin(view, facts.get(index).unwrap_or(&unknown)))
-        .collect()
+    core.plugins().iter().map(|view| plugin(view, facts.get(view.index).unwrap_or(&unknown))).collect()
 }
 
 fn plugin(view: &PluginView<'_>, facts: &PluginFacts) -> Json {

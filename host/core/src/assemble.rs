@@ -74,12 +74,17 @@ impl Core {
             clock_known: false,
             cancels: BTreeMap::new(),
             unlocking: None,
+            handover: None,
+            trial: None,
+            keeping: Vec::new(),
+            looking: false,
             stopping: false,
             drain_until_ns: None,
             oddities: Oddities::default(),
         };
         for plugin in &site.plugins {
-            core.plugins.push(new_plugin(plugin));
+            let id = PluginId::new(core.plugins.len() as u32);
+            core.plugins.push(Plugin { base: id, serving: id, ..new_plugin(plugin) });
         }
         for device in &site.devices {
             core.add_device(device);
@@ -93,11 +98,6 @@ impl Core {
         core.apply_switches();
         core.start_timers();
         core
-    }
-
-    /// A driver and a sink may have one name.
-    fn plugin_named(&self, name: &str, kind: PluginKind) -> Option<PluginId> {
-        self.plugins.iter().find(|(_, plugin)| plugin.name == name && plugin.kind == kind).map(|(id, _)| id)
     }
 
     fn add_device(&mut self, config: &model::Device) {
@@ -128,6 +128,8 @@ impl Core {
             session: 1,
             attempts: 0,
             wake_ns: 0,
+            keep_ns: 0,
+            quiet: false,
             first,
             count: self.points.len() as u32 - first,
             groups,
@@ -286,10 +288,15 @@ impl Core {
     }
 }
 
-fn new_plugin(config: &model::Plugin) -> Plugin {
+/// A plugin or a version of one; the caller says of which.
+pub(crate) fn new_plugin(config: &model::Plugin) -> Plugin {
     Plugin {
         name: config.name.clone(),
         kind: config.kind,
+        base: PluginId::new(0),
+        serving: PluginId::new(0),
+        specs: Vec::new(),
+        killed: false,
         isolation: config.isolation,
         status: PluginStatus::Declared,
         reason: String::new(),

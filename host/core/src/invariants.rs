@@ -104,7 +104,7 @@ impl Core {
         }
         for device in self.devices.ids() {
             let state = &self.devices[device];
-            let lost = !state.phase.has_session();
+            let lost = !state.phase.has_session() && state.keep_ns == 0;
             for point in self.point_ids(device) {
                 let point = &self.points[point];
                 let marked = point.is_lost()

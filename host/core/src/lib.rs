@@ -37,6 +37,7 @@ mod endpoint;
 mod event;
 mod feed;
 mod fetch;
+mod handover;
 mod ingest;
 mod invariants;
 mod log;
@@ -60,6 +61,7 @@ mod system;
 mod table;
 mod time;
 mod timers;
+mod upgrade;
 mod views;
 
 pub use input::{Input, Now};

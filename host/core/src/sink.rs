@@ -93,6 +93,8 @@ pub(crate) struct Sink {
     pub(crate) touched: bool,
     /// Tokens whose records ended inside the sink.
     pub(crate) ended_commits: Vec<(u32, bool)>,
+    /// Its plugin is being replaced: nothing is delivered, nothing opens it.
+    pub(crate) handover: bool,
     /// Points forgotten by an overflow: their next sample passes whatever `send` says.
     seen: BTreeSet<PointId>,
 }
@@ -131,6 +133,7 @@ impl Sink {
             echo: BTreeSet::new(),
             touched: false,
             ended_commits: Vec::new(),
+            handover: false,
             seen: BTreeSet::new(),
         }
     }
@@ -187,7 +190,11 @@ impl Core {
 
     fn open_sink(&mut self, sink: SinkId) {
         let Some(plugin) = self.sinks[sink].plugin else { return };
-        if self.stopping || self.sinks[sink].phase != SinkPhase::Closed || !self.plugin_usable(plugin) {
+        if self.stopping
+            || self.sinks[sink].handover
+            || self.sinks[sink].phase != SinkPhase::Closed
+            || !self.plugin_usable(plugin)
+        {
             return;
         }
         let Some(config) = self.site.sinks.get(sink.number() as usize) else { return };
@@ -482,7 +489,7 @@ impl Core {
         let instance = state.instance;
         self.sink_off(sink, reason);
         self.sinks[sink].phase = SinkPhase::Stopping;
-        self.ask_to_stop(instance);
+        self.ask_to_stop(instance, STOP_DEADLINE_NS);
         self.wake_sink(sink, STOP_DEADLINE_NS + GRACE_NS);
     }
 
@@ -501,6 +508,10 @@ impl Core {
     }
 
     fn sink_did_not_stop(&mut self, sink: SinkId) {
+        if self.sinks[sink].handover && self.sink_stop_hangs(sink) {
+            // Its process is killed: its end closes the sink.
+            return self.wake_sink(sink, STOP_DEADLINE_NS);
+        }
         let zombies = self.sinks[sink].zombies;
         self.sink_instance_gone(sink, "the plugin did not stop the sink within its deadline");
         if zombies >= MAX_ZOMBIES {
@@ -511,7 +522,7 @@ impl Core {
     }
 
     pub(crate) fn sink_reopen(&mut self, sink: SinkId) {
-        if self.stopping {
+        if self.stopping || self.sinks[sink].handover {
             return;
         }
         let attempts = self.sinks[sink].attempts;

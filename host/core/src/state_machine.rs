@@ -83,6 +83,14 @@ pub struct Core {
     pub(crate) clock_synced: bool,
     /// The state of the clock was told at least once.
     pub(crate) clock_known: bool,
+    /// Everything of one plugin moves to another version.
+    pub(crate) handover: Option<crate::handover::Handover>,
+    /// The version on trial.
+    pub(crate) trial: Option<crate::upgrade::Trial>,
+    /// Devices whose points keep their quality for a moment.
+    pub(crate) keeping: Vec<DeviceId>,
+    /// [`Timer::Handover`] is armed.
+    pub(crate) looking: bool,
     pub(crate) stopping: bool,
     /// The drivers are gone: sinks deliver what is left until then.
     pub(crate) drain_until_ns: Option<u64>,
@@ -125,6 +133,7 @@ impl Core {
         match timer {
             Timer::Housekeeping => self.housekeeping(),
             Timer::Drain => {}
+            Timer::Handover => self.look_at_kept(),
             Timer::Plugin(plugin) => self.check_heartbeat(plugin),
             Timer::Channel(channel) => self.channel_timer(channel),
             Timer::Instance(instance) => self.check_deadlines(instance),
@@ -165,6 +174,10 @@ impl Core {
             }
             Input::Clock { synchronised } => self.clock_state(synchronised),
             Input::Operator(operator) => self.operator(operator),
+            Input::Version { plugin, of, isolation } => self.add_version(plugin, of, isolation),
+            Input::Handover(request) => self.begin_handover(request),
+            Input::CancelHandover { id, reason } => self.cancel_handover(id, reason),
+            Input::Retired { plugin } => self.retire_version(plugin),
             Input::Shutdown => self.shutdown(),
         }
     }
@@ -200,6 +213,7 @@ impl Core {
 
     /// Endpoints submit, sinks deliver, tokens are answered.
     fn work(&mut self) {
+        self.run_handover();
         let mut endpoints = std::mem::take(&mut self.dirty_endpoints);
         endpoints.sort_unstable_by_key(|endpoint| (self.plugin_of(*endpoint), *endpoint));
         for endpoint in endpoints.drain(..) {

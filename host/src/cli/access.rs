@@ -245,6 +245,8 @@ pub(super) fn look(core: &busbar_core::Core, name: &str) -> Look {
         // A one-shot command makes one attempt; the running host is the one that tries for ever.
         DeviceState::Failed | DeviceState::Lost => Look::Failed(device.reason.to_owned()),
         DeviceState::Connecting if !device.reason.is_empty() => Look::Failed(device.reason.to_owned()),
-        DeviceState::Connecting | DeviceState::Resync => Look::Waiting(device.state.as_str().to_owned()),
+        DeviceState::Connecting | DeviceState::Resync | DeviceState::Handover => {
+            Look::Waiting(device.state.as_str().to_owned())
+        }
     }
 }

@@ -538,7 +538,7 @@ impl World {
                 Reply::Page(_) => {}
             },
             Output::JournalOpen { .. } | Output::Journal { .. } | Output::JournalLoad { .. } => {}
-            Output::Log(_) => {}
+            Output::Log(_) | Output::Handover { .. } => {}
         }
         Ok(())
     }
