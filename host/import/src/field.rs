@@ -234,7 +234,7 @@ impl Field<'_> {
         let link = self.link(&reader);
         let table = self.table(&reader);
         let template = self.template(&reader, table.unwrap_or(Table::Holding));
-        let serial = link.as_ref().is_some_and(Link::is_serial);
+        let serial = link::is_serial(&reader);
         let units = self.units(&reader, serial);
         let identities = self.identities(&reader, units.len());
         let kind = self.kind(&reader);

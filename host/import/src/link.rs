@@ -189,6 +189,11 @@ fn describe(line: &Line) -> String {
     format!("{rate} {}{parity}{}", line.data_bits, line.stop_bits)
 }
 
+/// What the section says about itself, also where the rest of its connection is wrong.
+pub(crate) fn is_serial(reader: &Reader<'_>) -> bool {
+    reader.text("protocol").is_some_and(|item| item.text.eq_ignore_ascii_case("rtu"))
+}
+
 /// A unit id; 0 and 255 only on TCP.
 pub(crate) fn unit_id(
     reader: &Reader<'_>,

@@ -71,7 +71,8 @@ pub(crate) fn plan(findings: &mut Findings, name: &str, ini: &Ini, options: &Opt
     ];
     let empty = Section { name: DEFAULT.into(), span: crate::findings::Span::default(), entries: Vec::new() };
     general(findings, &defaults(ini, &empty), &mut made);
-    let mut seed = Seed { findings, ini, options, names: Names::default(), links: Links::default() };
+    let mut seed =
+        Seed { findings, ini, options, names: Names::default(), links: Links::default(), unequal: false };
     for section in ini.sections.iter().filter(|section| section.name != DEFAULT) {
         let device = seed.device(section);
         made.plan.devices.extend(device);
@@ -206,16 +207,18 @@ struct Seed<'a> {
     options: &'a Options,
     names: Names,
     links: Links,
+    /// The lists of the device at hand do not belong together.
+    unequal: bool,
 }
 
-/// The lists of a device, all of one length.
+/// The lists of a device; empty where there is none.
 struct Lists {
     registers: Vec<Item>,
-    tables: Option<Vec<Item>>,
+    tables: Vec<Item>,
     kinds: Vec<Item>,
     labels: Vec<Item>,
-    units: Option<Vec<Item>>,
-    factors: Option<Vec<Item>>,
+    units: Vec<Item>,
+    factors: Vec<Item>,
 }
 
 impl Seed<'_> {
@@ -230,15 +233,17 @@ impl Seed<'_> {
         }
         let mut origin = vec![reader.origin(self.findings)];
         let link = self.link(&reader);
-        let unit_id = self.unit_id(&reader, link.as_ref());
+        let unit_id = self.unit_id(&reader);
         let timeout = reader.seconds(self.findings, "timeout");
         let shared =
             link.as_ref().and_then(|link| self.links.add(self.findings, &reader, section.span, link));
         let sound = before == self.findings.errors();
+        // Lists of unequal length are looked through all the same: what else is wrong in them is to be found now.
         let points = self.lists(&reader).map(|lists| self.points(&reader, &lists)).unwrap_or_default();
+        let unequal = self.unequal;
         reader.unknown_keys(self.findings);
         let (link, unit_id, shared) = (link?, unit_id?, shared?);
-        if points.is_empty() || !sound {
+        if points.is_empty() || !sound || unequal {
             return None;
         }
         origin.extend((!shared.is_empty()).then_some(shared));
@@ -289,8 +294,8 @@ impl Seed<'_> {
         }
     }
 
-    fn unit_id(&mut self, reader: &Reader<'_>, link: Option<&Link>) -> Option<u8> {
-        let serial = link.is_some_and(Link::is_serial);
+    fn unit_id(&mut self, reader: &Reader<'_>) -> Option<u8> {
+        let serial = link::is_serial(reader);
         let Some(item) = reader.text("slave_id") else {
             self.findings.warning(reader.here(), "the key slave_id", "none", "1 is taken");
             return Some(1);
@@ -308,40 +313,31 @@ impl Seed<'_> {
             self.findings.error(at, format!("at most {MAX_ITEMS} values of a device"), count.to_string(), "");
             return None;
         }
-        let mut lists = LISTS.map(|(key, required)| self.list(reader, key, required, count));
-        let mut take = |at: usize| lists.get_mut(at).and_then(Option::take);
-        let (tables, kinds, labels, units, factors) = (take(0), take(1), take(2), take(3), take(4));
-        Some(Lists {
-            registers,
-            tables: tables?,
-            kinds: kinds??,
-            labels: labels??,
-            units: units?,
-            factors: factors?,
-        })
+        self.unequal = false;
+        let [tables, kinds, labels, units, factors] =
+            LISTS.map(|(key, required)| self.list(reader, key, required, count));
+        Some(Lists { registers, tables, kinds, labels, units, factors })
     }
 
-    /// One list: `None` it is wrong, `Some(None)` it is not there and may be so.
-    fn list(
-        &mut self,
-        reader: &Reader<'_>,
-        key: &'static str,
-        required: bool,
-        count: usize,
-    ) -> Option<Option<Vec<Item>>> {
+    fn list(&mut self, reader: &Reader<'_>, key: &'static str, required: bool, count: usize) -> Vec<Item> {
         let Some(items) = reader.list(key) else {
-            return if required { reader.required(self.findings, key).and(None) } else { Some(None) };
+            if required {
+                reader.required(self.findings, key);
+                self.unequal = true;
+            }
+            return Vec::new();
         };
         let items = without_end(items, Some(count));
         if items.len() == count {
-            return Some(Some(items));
+            return items;
         }
+        self.unequal = true;
         let entry = self.ini.get(reader.section, key).map(|entry| entry.value.whole());
         let span = entry.map_or(reader.section.span, |whole| whole.span);
         let expected = format!("{count} values, as many as registers");
         let help = "what belongs to which register cannot be told; the device is left out";
         self.findings.error(reader.at(key, span), expected, items.len().to_string(), help);
-        None
+        items.into_iter().take(count).collect()
     }
 
     fn points(&mut self, reader: &Reader<'_>, lists: &Lists) -> Vec<Point> {
@@ -352,20 +348,16 @@ impl Seed<'_> {
                 reader,
                 index: at + 1,
                 register,
-                table: pick(lists.tables.as_ref(), at),
+                table: lists.tables.get(at),
                 kind: lists.kinds.get(at),
                 label: lists.labels.get(at),
-                unit: pick(lists.units.as_ref(), at),
-                factor: pick(lists.factors.as_ref(), at),
+                unit: lists.units.get(at),
+                factor: lists.factors.get(at),
             };
             points.extend(value.point(self.findings, self.options, &mut names));
         }
         points
     }
-}
-
-fn pick(list: Option<&Vec<Item>>, at: usize) -> Option<&Item> {
-    list?.get(at)
 }
 
 /// Takes away what a comma at the end of a list makes, where it is one too many.
@@ -398,8 +390,8 @@ impl OneValue<'_> {
         let scale = self.scale(findings);
         let unit = self.unit(findings);
         let label = self.label.filter(|label| !label.text.is_empty());
-        if label.is_none() {
-            self.error(findings, "labels", self.label.unwrap_or(self.register), "a label", "");
+        if let (None, Some(empty)) = (label, self.label) {
+            self.error(findings, "labels", empty, "a label", "");
         }
         if let (Some(address), Some(kind)) = (address, kind) {
             self.fits(findings, address, kind);
