@@ -27,3 +27,4 @@ mod shared;
 mod simulator;
 mod timed;
 mod values;
+mod stop;
