@@ -16,6 +16,7 @@ mod cases;
 mod commands;
 mod converter;
 mod harness;
+mod import;
 mod isolation;
 mod late;
 mod logs;
