@@ -29,3 +29,4 @@ mod simulator;
 mod timed;
 mod values;
 mod stop;
+mod unprivileged;
