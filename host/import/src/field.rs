@@ -74,7 +74,7 @@ pub(crate) fn plan(
     let Some(section) = ini.section(MAIN) else { return made };
     let main = Reader::new(ini, section);
     made.plan.host.extend(log(findings, &general));
-    made.plan.defaults.extend(schedule(findings, &main));
+    made.plan.defaults.extend(schedule(findings, &main, options));
     let mut field = Field {
         findings,
         ini,
@@ -129,7 +129,7 @@ fn log(findings: &mut Findings, reader: &Reader<'_>) -> Option<Line> {
 }
 
 /// What all devices share.
-fn schedule(findings: &mut Findings, main: &Reader<'_>) -> Vec<Line> {
+fn schedule(findings: &mut Findings, main: &Reader<'_>, options: &Options) -> Vec<Line> {
     let interval = main.seconds(findings, "interval").unwrap_or_else(|| "1".into());
     let mut lines = vec![Line::new("poll_interval", toml::quoted(&format!("{interval}s")))];
     let start = main.number(findings, "start_hour", (0, 23));
@@ -150,7 +150,15 @@ fn schedule(findings: &mut Findings, main: &Reader<'_>) -> Vec<Line> {
     if to == from {
         return lines;
     }
-    let active = toml::quoted(&format!("{from:02}:00-{to:02}:00"));
+    if let (None, Some(item)) = (&options.zone, main.text("start_hour").or_else(|| main.text("stop_hour"))) {
+        let help = "UTC is taken; --zone Europe/Madrid says which zone the old gateway lived in";
+        findings.warning(main.at("start_hour", item.span), "the zone of these hours", "none", help);
+    }
+    let active = toml::table(&[
+        ("from", toml::quoted(&format!("{from:02}:00"))),
+        ("to", toml::quoted(&format!("{to:02}:00"))),
+        ("zone", toml::text(options.zone.as_deref().unwrap_or("UTC"))),
+    ]);
     lines.push(Line::new("active", active).note(format!("start_hour {from}, stop_hour {last} to its end")));
     lines
 }

@@ -63,12 +63,14 @@ pub enum MapNumbers {
 }
 
 /// Choices of the user.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// Numbers of register lists.
     pub address_mode: AddressMode,
     /// Numbers of JSON maps.
     pub map_numbers: MapNumbers,
+    /// Time zone of hours, as `Europe/Madrid`; the old gateways used that of their machine.
+    pub zone: Option<String>,
 }
 
 /// Where maps are read from.

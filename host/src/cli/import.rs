@@ -34,6 +34,9 @@ pub(super) struct IniArguments {
     /// How plain numbers of register lists are read
     #[arg(long, value_enum, default_value_t)]
     address_mode: Mode,
+    /// Time zone of start_hour and stop_hour, such as Europe/Madrid
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -90,16 +93,16 @@ impl Numbers {
 }
 
 pub(super) fn run(context: &Context, verb: &ImportVerb) -> Outcome {
-    let (common, address_mode) = match verb {
-        ImportVerb::EmsIni(arguments) => (&arguments.common, arguments.address_mode),
-        ImportVerb::EmsMap(arguments) => (&arguments.common, Mode::Auto),
+    let (common, address_mode, zone) = match verb {
+        ImportVerb::EmsIni(arguments) => (&arguments.common, arguments.address_mode, arguments.zone.clone()),
+        ImportVerb::EmsMap(arguments) => (&arguments.common, Mode::Auto, None),
     };
     let address_mode = match address_mode {
         Mode::Auto => AddressMode::Auto,
         Mode::Entity => AddressMode::Entity,
         Mode::Offset => AddressMode::Offset,
     };
-    let options = Options { address_mode, map_numbers: common.map_numbers.of_import() };
+    let options = Options { address_mode, map_numbers: common.map_numbers.of_import(), zone };
     let bytes = read(&common.file).map_err(Failure::Config)?;
     let name = common.file.display().to_string();
     let (made, target) = match verb {
