@@ -48,6 +48,14 @@ pub fn gateway() -> PathBuf {
     folder.join("busbar")
 }
 
+/// The same for a plugin that only some tests need.
+///
+/// # Panics
+/// When it was not built or is older than its sources.
+pub fn check_plugin(name: &str) {
+    check(&folder().join(name));
+}
+
 fn check(artifact: &Path) {
     let advice = "run `cargo build --workspace` first (`cargo task test` does it)";
     let Ok(built) = modified(artifact) else { panic!("{} is missing: {advice}", artifact.display()) };

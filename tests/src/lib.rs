@@ -19,6 +19,7 @@ pub mod built;
 pub mod certificates;
 pub mod cli;
 pub mod device;
+pub mod ems;
 pub mod gateway;
 pub mod metrics;
 pub mod observer;

@@ -125,10 +125,12 @@ impl Collector {
             quality: quality.0,
         };
         let Some(quality) = judge(quality, style.test) else { return self.skip(style, sample, point, ready) };
-        // After each connect the host shows the whole image: what the EMS has confirmed already is no news.
+        // After each connect the host shows the whole image, and after a replay the latest states: what the EMS has
+        // confirmed already is no news.
+        let shown_again = delivery.is_snapshot() || sample.cause() == Cause::Integrity;
         let known =
             told.get(&sample.point()).is_some_and(|before| Told { number: state.number, ..*before } == state);
-        if point.silent || (delivery.is_snapshot() && known) {
+        if point.silent || (shown_again && known) {
             return self.skip(style, sample, point, ready);
         }
         let history = sample.cause() == Cause::History;

@@ -12,6 +12,8 @@ use crate::setup::Setup;
 
 /// Key of the sink's durable state: the number behind the last sample of the batch that was begun last.
 const STATE_KEY: &str = "batch-end";
+/// Longest wait for the host to store it. A host that is stopping does not answer.
+const PLAN_LIMIT: Duration = Duration::from_secs(5);
 
 /// A batch, ready to be sent.
 #[derive(Debug)]
@@ -69,7 +71,10 @@ pub(crate) async fn plan(ctx: &SinkContext, memory: &Memory, end: u64) {
     if memory.lock().planned == Some(end) {
         return;
     }
-    let stored = ctx.state_put(STATE_KEY, &end.to_le_bytes()).await;
+    let stored = match time::timeout(PLAN_LIMIT, ctx.state_put(STATE_KEY, &end.to_le_bytes())).await {
+        Ok(stored) => stored.map_err(|error| error.to_string()),
+        Err(elapsed) => Err(elapsed.to_string()),
+    };
     let mut memory = memory.lock();
     match stored {
         Ok(()) => memory.planned = Some(end),
@@ -98,18 +103,22 @@ pub(crate) async fn recall(ctx: &SinkContext, memory: &Memory) {
     }
 }
 
-/// An attempt in a task of its own: `next` is dropped whenever the host has something for the sink.
+/// An attempt in a task of its own: `next` is dropped whenever the host has something for the sink. `planned`: the end of
+/// the batch is stored first.
 pub(crate) fn launch(
     ctx: &SinkContext,
     setup: &Arc<Setup>,
     memory: &Memory,
     at: usize,
     batch: Batch,
+    planned: bool,
 ) -> busbar_driver_api::tokio::sync::oneshot::Receiver<Outcome> {
     let (sender, receiver) = busbar_driver_api::tokio::sync::oneshot::channel();
     let (setup, memory, host) = (Arc::clone(setup), memory.clone(), ctx.clone());
     ctx.spawn(async move {
-        plan(&host, &memory, batch.end).await;
+        if planned {
+            plan(&host, &memory, batch.end).await;
+        }
         let outcome = match setup.endpoints.get(at) {
             Some(to) => exchange(&setup, to, &batch, setup.timeout).await,
             None => Outcome::Failed(Error::Configuration("expected at least one url, found none".into())),

@@ -177,7 +177,8 @@ impl Sink for Ems {
                 if self.wait_until.is_some() || self.lane.is_empty() {
                     break;
                 }
-                self.begin(link);
+                // A host that is stopping stores nothing any more.
+                self.begin(link, false);
             }
             let Ok(outcome) = time::timeout(left, landed(&mut self.flight)).await else { break };
             self.flight = None;
@@ -341,13 +342,14 @@ impl Ems {
         if !self.lane.is_begun() && !self.lane.is_full() {
             self.end_record();
         }
-        self.begin(link);
+        self.begin(link, true);
     }
 
-    fn begin(&mut self, link: &Link<Self>) {
+    fn begin(&mut self, link: &Link<Self>, planned: bool) {
         if let Some(batch) = Batch::begin(&mut self.lane, &self.setup) {
             link.settings.memory.lock().begun = Some(batch.end);
-            self.flight = Some(launch(&link.ctx, &self.setup, &link.settings.memory, self.at, batch));
+            self.flight =
+                Some(launch(&link.ctx, &self.setup, &link.settings.memory, self.at, batch, planned));
         }
     }
 
