@@ -106,6 +106,10 @@ fn frames_are_shown_while_the_gateway_runs() {
     let text = gateway.cli(&["frames", "m", "--for", "1s"]).expect(0).out;
     assert!(text.contains(" TX ") && text.contains("01 03 02 00 07") && text.contains("unit 1"), "{text}");
     assert!(!gateway.log().contains("frame="), "{}", gateway.log());
+    let said = gateway.cli(&["frames", "m", "--log", "on"]).expect(0);
+    assert!(said.out.contains("written into the log"), "{said:?}");
+    until("frames in the log", PATIENCE, || gateway.log().contains("frame=").then_some(()));
+    let _ = gateway.cli(&["frames", "m", "--log", "off"]).expect(0);
     let unknown = gateway.cli(&["frames", "nobody"]).expect(1);
     assert!(unknown.err.contains("there are: m"), "{unknown:?}");
 }

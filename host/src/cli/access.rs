@@ -73,7 +73,11 @@ impl Access {
         let look = prepare::first_look(context);
         match lock::acquire(&look.host.data_dir) {
             Ok(lock) => {
-                let mut site = prepare::checked(context, &look)?.clone();
+                // Without the plugins nothing can be said about them, so only errors are told.
+                let mut site = match &look.site {
+                    Some(site) => site.clone(),
+                    None => prepare::checked(context, &look)?.clone(),
+                };
                 site.sinks.clear();
                 site.plugins.clear();
                 let sound = Sound { site, probed: Vec::new(), host: look.host };

@@ -262,6 +262,7 @@ mod tests {
             "run --once",
             "run --once --device a --device b --timeout 5",
             "frames m --for 5m --json",
+            "frames m --log off",
             "block m/p --yes",
             "unblock m/p",
             "substitute m/p -2.5 -y",

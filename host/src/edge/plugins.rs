@@ -257,6 +257,8 @@ impl Plugins {
             return Some(Input::PluginFailed { plugin, reason });
         }
         let name = entry.model.name.clone();
+        // The core's own line about a failing plugin is limited; every death is told, and there are few.
+        tracing::error!(plugin = name, "a worker ended: {reason}");
         let pause = after_crash(&mut entry.crashes, Instant::now());
         self.note(plugin, |known| {
             known.last_death = Some((unix_seconds(), reason.clone()));

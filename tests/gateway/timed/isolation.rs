@@ -104,6 +104,7 @@ fn a_driver_that_takes_its_process_along_is_a_lost_device_that_comes_back() {
         assert_eq!(now["state"], "running", "{now}");
         let death = now["last_death"]["reason"].as_str().unwrap();
         assert!(death.contains(words), "{act}: expected {words} in: {death}");
+        assert!(site.gateway.log().contains(death), "{act}: every death is in the log");
         site.others_did_not_notice(begin, mark);
     }
     assert_eq!(site.gateway.get("/healthz").unwrap().status, 200);
