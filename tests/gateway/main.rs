@@ -10,6 +10,7 @@
     reason = "the whole binary is tests; clippy allows it only inside functions marked as such"
 )]
 
+mod adhoc;
 mod admin;
 mod broker;
 mod cases;

@@ -3,6 +3,7 @@
 //! Exit codes: 0 ok, 1 configuration or usage, 2 device or far side, 70 a bug of Busbar.
 
 mod access;
+mod adhoc;
 mod browse;
 mod check;
 #[cfg(feature = "demo")]
@@ -251,6 +252,8 @@ mod tests {
             "plugin check a.so",
             "read meter-01/voltage",
             "read meter-01 --timeout 3 --json",
+            "read --driver modbus --connection host=h,port=502 --address 30001 --address 30003 --type float32 --with order=CDAB",
+            "read --driver modbus --connection host=h",
             "write m/p -12.5 --yes",
             "browse m holding:0-99 input:0-9",
             "print-config",
@@ -278,6 +281,8 @@ mod tests {
             "read",
             "write m/p",
             "read m --timeout 0",
+            "read m --driver d",
+            "read --address 1",
             "frobnicate",
             "plugin",
             "run --device a",
