@@ -249,6 +249,10 @@ impl<D: Driver> Device<D> {
     }
 
     /// Logs one frame as hex when frame-level logging of this device is switched on. `direction`: `"tx"`, `"rx"`.
+    ///
+    /// The frame goes into logs and onto screens as it is: a driver whose frames carry a password or a key in clear masks
+    /// those bytes first. A driver that logs frames itself (target `frame`, fields `direction`, `bytes`, `frame`) may add
+    /// a field `hint`: what the frame means, in a few words.
     pub fn log_frame(&self, direction: &'static str, frame: &[u8]) {
         if self.logs_frames() {
             let hex = busbar_contract::value::hex(frame);

@@ -13,6 +13,7 @@ use crate::edge::PluginFacts;
 
 /// Nanoseconds per millisecond.
 const NS_PER_MS: i64 = 1_000_000;
+const NS_PER_SECOND: i64 = 1_000_000_000;
 
 /// Points of one device, or all; system points too when they are named or all are asked for with `system`.
 #[must_use]
@@ -120,7 +121,7 @@ fn device(view: &DeviceView<'_>) -> Json {
 #[must_use]
 pub fn plugins(core: &Core, facts: &[PluginFacts]) -> Vec<Json> {
     let unknown = PluginFacts::default();
-    core.plugins().iter().map(|view| plugin(view, facts.get(view.number).unwrap_or(&unknown))).collect()
+    core.plugins().iter().map(|view| plugin(view, facts.get(view.index).unwrap_or(&unknown))).collect()
 }
 
 fn plugin(view: &PluginView<'_>, facts: &PluginFacts) -> Json {
@@ -143,6 +144,9 @@ fn plugin(view: &PluginView<'_>, facts: &PluginFacts) -> Json {
         "memory_bytes": facts.worker_memory,
         "memory_limit": facts.memory_limit,
         "restarts": facts.restarts,
+        "last_death": facts.last_death.as_ref().map(|(at, reason)| {
+            json!({ "at": time(at.saturating_mul(NS_PER_SECOND)), "reason": reason })
+        }),
         "boundary": facts.boundary,
     })
 }

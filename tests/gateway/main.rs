@@ -10,17 +10,26 @@
     reason = "the whole binary is tests; clippy allows it only inside functions marked as such"
 )]
 
+mod adhoc;
 mod admin;
 mod broker;
 mod cases;
 mod commands;
 mod converter;
+mod ems;
 mod harness;
+mod import;
+mod isolation;
 mod late;
+mod logs;
+mod once;
 mod plugins;
+mod port;
 mod reload;
 mod serial;
 mod shared;
 mod simulator;
+mod stop;
 mod timed;
+mod unprivileged;
 mod values;

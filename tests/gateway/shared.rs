@@ -1,5 +1,6 @@
 //! Pieces of configuration and data that several stories use.
 
+use busbar_tests::Gateway;
 use serde_json::Value;
 
 /// The two registers of a float32, most significant first (ABCD).
@@ -39,4 +40,25 @@ pub(crate) fn quality(sample: &Value) -> &str {
 pub(crate) fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_millis()).unwrap()
+}
+
+/// A device of the fake driver whose behaviour commands change: `read_act`, `command_act`; `set` takes a number, `n`
+/// counts its reads. `more` goes into `connection`.
+pub(crate) fn crashing(name: &str, more: &str) -> String {
+    let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+    format!(
+        "[[device]]\nname = \"{name}\"\ndriver = \"fake\"\npoll_interval = \"200ms\"\n\
+         connection = {{ endpoint = \"{name}\"{more} }}\npoints = [\n  \
+         {{ name = \"n\", address = \"counter\", type = \"uint64\" }},\n  \
+         {{ name = \"set\", address = \"value:set\", type = \"float64\", writable = true, range = [0, 100] }},\n  \
+         {{ name = \"read_act\", address = \"act:read\", type = \"text\", writable = true }},\n  \
+         {{ name = \"command_act\", address = \"act:command\", type = \"text\", writable = true }},\n]\n\n"
+    )
+}
+
+/// What the API says of a plugin.
+pub(crate) fn plugin(gateway: &Gateway, name: &str) -> Value {
+    let plugins = gateway.api("/api/v1/plugins");
+    let found = plugins.as_array().unwrap().iter().find(|plugin| plugin["name"] == name);
+    found.cloned().unwrap_or_else(|| panic!("{name} is not in {plugins}"))
 }

@@ -11,7 +11,8 @@ use std::time::SystemTime;
 pub const ALLOW_STALE: &str = "BUSBAR_TEST_ALLOW_STALE";
 
 /// Which plugins a gateway under test loads.
-const PLUGINS: [&str; 2] = ["libbusbar_driver_modbus.so", "libbusbar_sink_mqtt.so"];
+const PLUGINS: [&str; 3] =
+    ["libbusbar_driver_modbus.so", "libbusbar_driver_fake.so", "libbusbar_sink_mqtt.so"];
 
 /// Root of the workspace.
 #[must_use]
@@ -45,6 +46,14 @@ pub fn gateway() -> PathBuf {
         }
     });
     folder.join("busbar")
+}
+
+/// The same for a plugin that only some tests need.
+///
+/// # Panics
+/// When it was not built or is older than its sources.
+pub fn check_plugin(name: &str) {
+    check(&folder().join(name));
 }
 
 fn check(artifact: &Path) {

@@ -133,7 +133,9 @@ pub struct Endpoint {
     /// Requests that may run at once; 1 = strictly serial.
     #[serde(default = "one")]
     pub parallel: u32,
-    /// Lock file for a local device, so that two processes do not share a line.
+    /// Lock file in the UUCP style under which other programs claim a local device. The driver that opens the device
+    /// looks at it and locks the device itself (`flock`, `TIOCEXCL`): only that holds in every process it may run in. The
+    /// host shows the name and touches nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_path: Option<String>,
 }
@@ -155,7 +157,7 @@ impl Endpoint {
         self
     }
 
-    /// Two processes must not use the local device behind this file at once.
+    /// Names the lock file of the local device, see [`Endpoint::lock_path`].
     #[must_use]
     pub fn locked_by(mut self, path: impl Into<String>) -> Self {
         self.lock_path = Some(path.into());

@@ -217,10 +217,10 @@ impl Writer<'_> {
             self.line(&owner, "max_skew", write::duration(skew));
         }
         self.line(&owner, "time_source", if device.gateway_time { "\"gateway\"" } else { "\"device\"" });
-        self.line("", "maintenance", device.maintenance.to_string());
-        self.line("", "frame_log", device.frame_log.to_string());
-        self.line("", "enabled", device.enabled.to_string());
-        self.line("", "read", (!device.paused).to_string());
+        self.line(&owner, "maintenance", device.maintenance.to_string());
+        self.line(&owner, "frame_log", device.frame_log.to_string());
+        self.line(&owner, "enabled", device.enabled.to_string());
+        self.line(&owner, "read", (!device.paused).to_string());
         if let Some(active) = &device.active {
             self.line(&owner, "active", active::show(active));
         }

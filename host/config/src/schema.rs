@@ -162,6 +162,11 @@ fn pattern(form: &str) -> Json {
     json!({ "type": "string", "pattern": format!("^({form}|.*\\{{.*)$") })
 }
 
+/// A text that is nothing but one reference, in place of another type: see [`crate::settle`].
+fn reference() -> Json {
+    json!({ "type": "string", "pattern": "^\\$\\{[^}]*\\}$" })
+}
+
 /// The schema of a form.
 fn of_form(form: &Form, context: Context) -> Json {
     let plain = match form {
@@ -172,7 +177,7 @@ fn of_form(form: &Form, context: Context) -> Json {
             return pattern("\\s*([0-9][0-9._]*\\s*(ns|us|ms|s|min|m|h|d)\\s*)+");
         }
         Form::Size => return pattern("\\s*[0-9][0-9._]*\\s*(B|kB|KB|MB|GB|KiB|MiB|GiB|TiB)\\s*"),
-        Form::Words(words) => return json!({ "enum": words }),
+        Form::Words(words) => return json!({ "anyOf": [{ "enum": words }, reference()] }),
         Form::Table(keys) => return table(keys, context),
         Form::Open => return json!({ "type": "object" }),
         Form::Labels => {
@@ -196,7 +201,7 @@ fn of_form(form: &Form, context: Context) -> Json {
         }
     };
     match context {
-        Context::File => plain,
+        Context::File => json!({ "anyOf": [plain, reference()] }),
         Context::Template => json!({ "anyOf": [plain, { "type": "string", "pattern": "^\\{.*\\}$" }] }),
     }
 }

@@ -141,7 +141,10 @@ fn beside(cx: &Context<'_>, key: &str, node: &Node, place: &Place<'_>, value: &m
     match (&node.data, value) {
         (Data::Table(table), Json::Object(map)) => {
             for entry in &table.entries {
-                if let Some(inner) = map.get_mut(&*entry.key) {
+                let whole = entry.value.raw_text().is_some_and(|raw| secret::is_whole(raw));
+                if whole && map.get(&*entry.key).is_some_and(|value| value == "") {
+                    map.shift_remove(&*entry.key);
+                } else if let Some(inner) = map.get_mut(&*entry.key) {
                     let key = format!("{key}.{}", entry.key);
                     beside(cx, &key, &entry.value, &place.step(&entry.key), inner);
                 }

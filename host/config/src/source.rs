@@ -111,7 +111,9 @@ impl Sources {
         self.list.get(pos.source as usize)
     }
 
-    pub(crate) fn add(&mut self, name: String, path: PathBuf, text: &str) -> usize {
+    /// Adds a file, without its byte order mark; gives its index in [`Sources::files`]. Line and column of a byte are
+    /// what [`Source::line_column`] says.
+    pub fn add(&mut self, name: String, path: PathBuf, text: &str) -> usize {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
         self.list.push(Source::new(name, path, text));
         self.list.len() - 1

@@ -35,7 +35,7 @@ points = [
 [[sink]]
 name = 's'
 plugin = 'mqtt'
-settings = { url = "${env:URL:-mqtt://localhost}", retain = "${env:RETAIN:-false}", qos = "${env:QOS:-1}", password = "${env:WORD:-hunter2}" }
+settings = { url = "${env:URL:-mqtt://localhost}", retain = "${env:RETAIN:-false}", qos = "${env:QOS:-1}", password = "${env:WORD:-hunter2}", username = "${env:WHO:-}", topic = "" }
 queue = { max_size = "${env:BYTES:-1048576}" }
 "#;
 
@@ -62,7 +62,10 @@ fn defaults_hold_where_the_environment_is_silent() {
     assert_eq!(point.scale, "0.1".parse().unwrap());
     assert!(!point.writable);
     assert_eq!(site.sinks[0].queue.max_bytes, 1_048_576);
-    assert_eq!(site.sinks[0].settings["retain"], json!(false));
+    let settings = &site.sinks[0].settings;
+    assert_eq!(settings["retain"], json!(false));
+    assert_eq!(settings.get("username"), None, "an empty reference takes its key away");
+    assert_eq!(settings["topic"], json!(""), "an empty text does not");
     assert_eq!(loaded.host.log.level, LogLevel::Info);
 }
 

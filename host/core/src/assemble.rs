@@ -54,7 +54,7 @@ impl Core {
             order: Vec::new(),
             sink_order: Vec::new(),
             config_version: 1,
-            trial: None,
+            attempt: None,
             names: BTreeMap::new(),
             fixed_names: BTreeMap::new(),
             system: SystemPoints::default(),
@@ -80,12 +80,17 @@ impl Core {
             clock_known: false,
             cancels: BTreeMap::new(),
             unlocking: None,
+            handover: None,
+            trial: None,
+            keeping: Vec::new(),
+            looking: false,
             stopping: false,
             drain_until_ns: None,
             oddities: Oddities::default(),
         };
         for plugin in &site.plugins {
-            core.plugins.push(new_plugin(plugin));
+            let id = PluginId::new(core.plugins.len() as u32);
+            core.plugins.push(Plugin { base: id, serving: id, ..new_plugin(plugin) });
         }
         for device in &site.devices {
             core.add_device(device);
@@ -101,12 +106,6 @@ impl Core {
         core.apply_switches();
         core.start_timers();
         core
-    }
-
-    /// A driver and a sink may have one name.
-    pub(crate) fn plugin_named(&self, name: &str, kind: PluginKind) -> Option<PluginId> {
-        let known = |plugin: &Plugin| plugin.name == name && plugin.kind == kind && !plugin.gone;
-        self.plugins.iter().find(|(_, plugin)| known(plugin)).map(|(id, _)| id)
     }
 
     /// A device with its points and groups; its place in `Site::devices` is the caller's.
@@ -129,6 +128,8 @@ impl Core {
             session: 1,
             attempts: 0,
             wake_ns: 0,
+            keep_ns: 0,
+            quiet: false,
             points: Vec::new(),
             groups: Vec::new(),
             gone: false,
@@ -341,10 +342,15 @@ impl Core {
     }
 }
 
+/// A plugin or a version of one; the caller says of which.
 pub(crate) fn new_plugin(config: &model::Plugin) -> Plugin {
     Plugin {
         name: config.name.clone(),
         kind: config.kind,
+        base: PluginId::new(0),
+        serving: PluginId::new(0),
+        specs: Vec::new(),
+        killed: false,
         isolation: config.isolation,
         status: PluginStatus::Declared,
         reason: String::new(),

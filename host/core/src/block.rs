@@ -57,6 +57,10 @@ impl Core {
         let (device, index) = self
             .block_named(&write.block)
             .ok_or_else(|| (Reason::NotWritable, format!("no block named {}", write.block)))?;
+        self.check_handover(Some(device))?;
+        if self.sinks[sink].handover {
+            return Err((Reason::Handover, "the sink's plugin is being replaced".into()));
+        }
         self.check_block(device, index)?;
         let block =
             self.block(device, index).ok_or_else(|| (Reason::NotWritable, "no such block".to_owned()))?;

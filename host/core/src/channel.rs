@@ -12,7 +12,7 @@ use crate::{
     output::LogLevel,
     request::GRACE_NS,
     state::{ChannelPhase, Instance, Owner},
-    time::SECOND,
+    time::{SECOND, ms},
     timers::Timer,
 };
 
@@ -50,6 +50,7 @@ impl Core {
         let state = &self.channels[channel];
         let plugin = state.plugin;
         if self.stopping
+            || state.moving
             || state.phase != ChannelPhase::Closed
             || state.devices.is_empty()
             || !self.plugin_usable(plugin)
@@ -84,7 +85,7 @@ impl Core {
         self.wake_channel(channel, OPEN_DEADLINE_NS + GRACE_NS);
     }
 
-    fn wake_channel(&mut self, channel: ChannelId, span_ns: u64) {
+    pub(crate) fn wake_channel(&mut self, channel: ChannelId, span_ns: u64) {
         let at = self.timers.arm(self.now.mono_ns + span_ns, Timer::Channel(channel));
         self.channels[channel].wake_ns = at;
     }
@@ -98,7 +99,11 @@ impl Core {
         match self.channels[channel].phase {
             ChannelPhase::Closed => self.open_channel(channel),
             ChannelPhase::Open => {}
-            ChannelPhase::Opening => self.stop_channel(channel),
+            ChannelPhase::Opening => {
+                self.trial_trouble(self.channels[channel].plugin, "it did not open an endpoint in time");
+                self.stop_channel(channel);
+            }
+            ChannelPhase::Stopping if self.channels[channel].moving => self.stop_hangs(channel),
             ChannelPhase::Stopping => self.did_not_stop(channel),
         }
     }
@@ -120,12 +125,14 @@ impl Core {
         let Some(owner) = self.instances.get(&instance).map(|state| state.owner) else { return };
         match owner {
             Owner::Channel(channel) => {
+                self.trial_trouble(self.channels[channel].plugin, reason);
                 self.close_channel(channel, reason);
                 for device in self.channels[channel].devices.clone() {
                     self.fail_device(device, reason);
                 }
             }
             Owner::Sink(sink) => {
+                self.trial_sink_trouble(sink, reason);
                 self.sink_instance_gone(sink, reason);
                 self.sink_misconfigured(sink, reason);
             }
@@ -151,6 +158,9 @@ impl Core {
     pub(crate) fn instance_failed(&mut self, instance: u64, failure: &Failure) {
         let Some(owner) = self.instances.get(&instance).map(|state| state.owner) else { return };
         let for_good = matches!(failure.kind, FailureKind::Configuration | FailureKind::Unsupported);
+        if let Some(plugin) = self.instances.get(&instance).map(|state| state.plugin) {
+            self.trial_trouble(plugin, &failure.text);
+        }
         match owner {
             Owner::Channel(channel) => {
                 self.stop_channel_for(channel, &failure.text);
@@ -196,12 +206,15 @@ impl Core {
     }
 
     fn reopen_later(&mut self, channel: ChannelId) {
+        if self.stopping || self.channels[channel].moving {
+            return;
+        }
         if std::mem::take(&mut self.channels[channel].reopen) {
             self.channels[channel].attempts = 0;
             self.open_channel(channel);
             return self.wake_waiting_channels(channel);
         }
-        if self.stopping || self.channels[channel].devices.is_empty() {
+        if self.channels[channel].devices.is_empty() {
             return;
         }
         let attempts = self.channels[channel].attempts;
@@ -265,19 +278,19 @@ impl Core {
         for device in self.channels[channel].devices.clone() {
             self.device_idle(device);
         }
-        self.ask_to_stop(instance);
+        self.ask_to_stop(instance, STOP_DEADLINE_NS);
         self.wake_channel(channel, STOP_DEADLINE_NS + GRACE_NS);
     }
 
     /// STOP; what the instance still asks is not answered.
-    pub(crate) fn ask_to_stop(&mut self, instance: u64) {
+    pub(crate) fn ask_to_stop(&mut self, instance: u64, span_ns: u64) {
         if let Some(state) = self.instances.get_mut(&instance) {
             state.stopping = true;
         }
-        self.out.push(Output::Stop { instance, deadline_ms: STOP_DEADLINE_NS / 1_000_000 });
+        self.out.push(Output::Stop { instance, deadline_ms: ms(span_ns) });
     }
 
-    fn did_not_stop(&mut self, channel: ChannelId) {
+    pub(crate) fn did_not_stop(&mut self, channel: ChannelId) {
         let endpoint = self.channels[channel].endpoint;
         let key = self.endpoints[endpoint].key.clone();
         self.channels[channel].zombies += 1;

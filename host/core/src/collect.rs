@@ -39,8 +39,9 @@ impl Core {
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
         let mut all = Vec::new();
-        for plugin in self.plugins.ids().filter(|id| !self.plugins[*id].gone) {
-            self.plugin_metrics(plugin, &mut all);
+        // One series per plugin: of the version that serves.
+        for (_, plugin) in self.plugins.iter().filter(|(id, plugin)| plugin.base == *id && !plugin.gone) {
+            self.plugin_metrics(plugin.serving, &mut all);
         }
         for device in &self.order {
             self.device_metrics(*device, &mut all);

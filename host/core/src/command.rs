@@ -34,6 +34,8 @@ const MAX_SPAN_NS: u64 = 300 * SECOND;
 
 /// An answer waits so long at most for its line in the audit log.
 const ANSWER_AFTER_NS: u64 = 2 * SECOND;
+/// Why nothing is asked of a device for a moment.
+const REPLACED: &str = "its driver is being replaced";
 
 /// A refusal with its text.
 pub(crate) type Refusal = (Reason, String);
@@ -69,6 +71,10 @@ impl Core {
                 (Reason::NotWritable, text.into()),
             );
         };
+        if self.sinks[sink].handover {
+            let refusal = (Reason::Handover, "the sink's plugin is being replaced".into());
+            return self.refuse(&asker, Some(point), &origin, command.action, &command.value, refusal);
+        }
         if !self.sinks[sink].commands {
             let text = "commands are not enabled for this sink";
             let refusal = (Reason::NotWritable, text.into());
@@ -162,6 +168,7 @@ impl Core {
         if self.busy.contains_key(&point) {
             return Err((Reason::Busy, "another command for this point is running".into()));
         }
+        self.check_handover(self.points[point].device)?;
         self.check_point(point, action, origin, select_required, extra)?;
         let state = &self.points[point];
         if action == Action::Cancel && json.is_null() {
@@ -208,9 +215,18 @@ impl Core {
         self.check_interlock(device, state.index)
     }
 
+    /// Nothing new begins while the driver is about to be replaced; what runs may end.
+    pub(crate) fn check_handover(&self, device: Option<DeviceId>) -> Result<(), Refusal> {
+        match device {
+            Some(device) if self.devices[device].quiet => Err((Reason::Handover, REPLACED.into())),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn check_device(&self, device: DeviceId) -> Result<(), Refusal> {
         match self.devices[device].phase {
             Phase::Online => Ok(()),
+            _ if self.devices[device].keep_ns != 0 => Err((Reason::Handover, REPLACED.into())),
             Phase::Maintenance => {
                 Err((Reason::LockedOut, format!("the device is off: {}", self.devices[device].reason)))
             }

@@ -19,7 +19,7 @@ impl Core {
         let state = &mut self.sinks[sink];
         state.touched = false;
         let mut more = false;
-        if state.is_up() && state.paused_until_ns <= now_ns {
+        if state.is_up() && !state.handover && state.paused_until_ns <= now_ns {
             let instance = state.instance;
             for turn in 0.. {
                 let Some(delivery) = state.next_delivery() else { break };

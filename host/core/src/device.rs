@@ -19,6 +19,9 @@ use crate::{
 
 /// Points refused by the device are asked for again after (SEMANTICS 5).
 pub(crate) const REFUSED_PAUSE_NS: u64 = 600 * SECOND;
+/// While its driver is being replaced, a device is tried again so soon: it may need a moment to let go of the old
+/// connection.
+const KEPT_PAUSE_NS: u64 = SECOND / 4;
 
 impl Core {
     /// The channel is open: the device joins it.
@@ -105,9 +108,12 @@ impl Core {
         }
     }
 
-    fn back_off(&mut self, device: DeviceId, attempts: u32) {
+    pub(crate) fn back_off(&mut self, device: DeviceId, attempts: u32) {
         let Some(config) = self.site.devices.get(device.number() as usize) else { return };
-        let pause_ns = backoff::pause(&config.reconnect, attempts, &mut self.rng);
+        let mut pause_ns = backoff::pause(&config.reconnect, attempts, &mut self.rng);
+        if self.devices[device].keep_ns != 0 {
+            pause_ns = pause_ns.min(KEPT_PAUSE_NS);
+        }
         let at = self.timers.arm(self.now.mono_ns + pause_ns, Timer::Device(device));
         let state = &mut self.devices[device];
         state.wake_ns = at;
@@ -176,6 +182,9 @@ impl Core {
         match kind {
             // The session of the whole endpoint is over: a driver drops it after a missed deadline and after a bug too.
             FailureKind::Session | FailureKind::Deadline | FailureKind::Bug => {
+                if let (FailureKind::Bug, Some(plugin)) = (kind, self.devices[device].plugin) {
+                    self.trial_trouble(plugin, text);
+                }
                 match self.devices[device].channel {
                     Some(channel) => self.lose_channel(channel, text),
                     None => self.lose_device(device, text),
@@ -254,6 +263,9 @@ impl Core {
         if matches!(phase, Phase::Idle | Phase::Backoff) {
             return self.set_reason(device, reason);
         }
+        if self.devices[device].keep_ns != 0 {
+            return self.lose_kept(device, reason);
+        }
         self.end_session(device, phase);
         let attempts = self.devices[device].attempts;
         self.devices[device].attempts = attempts.saturating_add(1);
@@ -289,7 +301,7 @@ impl Core {
         }
     }
 
-    fn mark_lost(&mut self, device: DeviceId, reason: &str) {
+    pub(crate) fn mark_lost(&mut self, device: DeviceId, reason: &str) {
         let was_lost = self.devices[device].lost;
         self.set_reason(device, reason);
         if !was_lost {
@@ -331,9 +343,10 @@ impl Core {
     /// The device cannot run until something is changed.
     pub(crate) fn fail_device(&mut self, device: DeviceId, reason: &str) {
         let phase = self.devices[device].phase;
-        if phase == Phase::Maintenance {
+        if phase == Phase::Maintenance || self.trial_device_failed(device, reason) {
             return;
         }
+        self.devices[device].keep_ns = 0;
         if phase != Phase::Failed {
             let connected = phase.has_session();
             self.end_session(device, phase);
@@ -373,6 +386,7 @@ impl Core {
             },
             Phase::Paused => DeviceState::Paused,
             Phase::Online => DeviceState::Online,
+            _ if state.keep_ns != 0 => DeviceState::Handover,
             Phase::Resync | Phase::Subscribing | Phase::WaitTurn => DeviceState::Resync,
             _ if state.lost => DeviceState::Lost,
             _ => DeviceState::Connecting,

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Most requests that one endpoint may run at once, whatever its driver says (G9).
-const MAX_PARALLEL: u32 = 1024;
+pub(crate) const MAX_PARALLEL: u32 = 1024;
 
 impl Core {
     /// The endpoint with this key. Two plugins that name one key share it on the stricter terms.
@@ -34,6 +34,7 @@ impl Core {
             queue: Default::default(),
             in_flight: 0,
             dirty: false,
+            held: false,
         })
     }
 
@@ -56,6 +57,7 @@ impl Core {
             wake_ns: 0,
             attempts: 0,
             zombies: 0,
+            moving: false,
             reopen: false,
         });
         self.endpoints[endpoint].channels.push(channel);
@@ -115,10 +117,23 @@ impl Core {
     pub(crate) fn run_endpoint(&mut self, endpoint: EndpointId) {
         self.endpoints[endpoint].dirty = false;
         while self.endpoints[endpoint].in_flight < self.endpoints[endpoint].parallel {
-            let state = &mut self.endpoints[endpoint];
-            let Some(queued) = state.commands.pop_front().or_else(|| state.queue.pop_front()) else { return };
+            let Some(queued) = self.next_queued(endpoint) else { return };
             self.submit_queued(endpoint, queued);
         }
+    }
+
+    /// Commands first. Of devices that are about to move only commands leave.
+    fn next_queued(&mut self, endpoint: EndpointId) -> Option<Queued> {
+        let state = &mut self.endpoints[endpoint];
+        if let Some(command) = state.commands.pop_front() {
+            return Some(command);
+        }
+        if !state.held {
+            return state.queue.pop_front();
+        }
+        let devices = &self.devices;
+        let place = state.queue.iter().position(|queued| !devices[queued.device].quiet)?;
+        state.queue.remove(place)
     }
 
     fn submit_queued(&mut self, endpoint: EndpointId, queued: Queued) {

@@ -121,7 +121,8 @@ impl Core {
         if self.fetches.len() >= MAX_FETCHES {
             return self.reply_failed(&asker, "too many fresh reads are running");
         }
-        if let Err((_, text)) = self.check_device(device) {
+        let refused = self.check_handover(Some(device)).and_then(|()| self.check_device(device));
+        if let Err((_, text)) = refused {
             let text = if text.is_empty() { "it is not connected".to_owned() } else { text };
             return self.reply_failed(&asker, &format!("the device is not online: {text}"));
         }

@@ -12,7 +12,7 @@ use crate::{
     input::Push,
     output::LogLevel,
     route::Outgoing,
-    state::{Owner, Phase, Work},
+    state::{ChannelPhase, Owner, Phase, Work},
     table::{Blob, Cell, Overlay, Stamp},
     time::ns,
 };
@@ -50,7 +50,9 @@ impl Core {
             self.oddities.late += 1;
             return;
         };
-        if self.channels[channel].instance != push.instance {
+        // What an instance sends after it was asked to stop is late too.
+        let stopping = self.channels[channel].phase == ChannelPhase::Stopping;
+        if self.channels[channel].instance != push.instance || stopping {
             self.oddities.late += 1;
             return;
         }

@@ -129,6 +129,30 @@ pub enum Input {
     },
     /// An operator at the command line or the API.
     Operator(Operator),
+    /// Another version of a plugin, or the same version in another place, was started beside the one that serves. Its
+    /// PluginReady or PluginFailed follows.
+    Version {
+        /// Its index: the number of plugins and versions announced so far.
+        plugin: usize,
+        /// The plugin of the configuration, or any version of it.
+        of: usize,
+        /// Where it runs.
+        isolation: crate::model::Isolation,
+    },
+    /// Move everything from one version to another; answered by [`crate::Output::Handover`].
+    Handover(HandoverRequest),
+    /// End a hand-over: everything returns.
+    CancelHandover {
+        /// The id of the request.
+        id: u64,
+        /// For the operator.
+        reason: String,
+    },
+    /// A version serves nothing any more and is not needed again.
+    Retired {
+        /// Its index.
+        plugin: usize,
+    },
     /// A new configuration.
     Reload(Box<crate::reload::Reload>),
     /// The host is stopping: drivers are stopped first, sinks last, so that what was read is still delivered.
@@ -144,6 +168,23 @@ pub struct PluginReady {
     pub describe: Describe,
     /// For a driver: the endpoint of each of its devices (index into [`crate::model::Site::devices`]).
     pub endpoints: Vec<(usize, Result<Endpoint, String>)>,
+}
+
+/// A movement of all endpoints, or all sinks, of one version of a plugin to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandoverRequest {
+    /// Given by the edge, unique.
+    pub id: u64,
+    /// The version that serves.
+    pub from: usize,
+    /// The version that shall serve; it is ready.
+    pub to: usize,
+    /// Each endpoint or sink must be good again within, milliseconds.
+    pub timeout_ms: u64,
+    /// The new version is watched for so long from now on, milliseconds.
+    pub watch_ms: u64,
+    /// Stop and open the first endpoint once more on the new version: finds a stop that hangs.
+    pub rehearse: bool,
 }
 
 /// Samples pushed by a driver.

@@ -39,6 +39,7 @@ mod endpoint;
 mod event;
 mod feed;
 mod fetch;
+mod handover;
 mod ingest;
 mod invariants;
 mod log;
@@ -66,6 +67,7 @@ mod system;
 mod table;
 mod time;
 mod timers;
+mod upgrade;
 mod views;
 
 pub use input::{Input, Now};

@@ -101,6 +101,7 @@ impl Core {
         self.devices[device].off = off;
         self.devices[device].since_wall_ns = self.now.wall_ns;
         self.devices[device].lost = false;
+        self.devices[device].keep_ns = 0;
         self.set_reason(device, off.reason());
         if off == Off::No {
             self.devices[device].phase = Phase::Idle;

@@ -102,6 +102,13 @@ pub enum Output {
         /// The answer.
         reply: Reply,
     },
+    /// How far a hand-over got.
+    Handover {
+        /// The id of the request.
+        id: u64,
+        /// What happened.
+        step: HandoverStep,
+    },
     /// A plugin is needed for the first time: load it and answer with `Input::PluginReady` or `Input::PluginFailed`.
     Load {
         /// Its place in [`crate::model::Site::plugins`] of `Core::site`.
@@ -119,6 +126,22 @@ pub enum Output {
     },
     /// For the operator's log.
     Log(LogLine),
+}
+
+/// How far a hand-over got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HandoverStep {
+    /// An endpoint or sink moved and is good again.
+    Moved {
+        /// For the operator: `device meter-01`, `sink broker`.
+        unit: String,
+        /// So many moved.
+        done: usize,
+        /// Of so many.
+        total: usize,
+    },
+    /// It is over. An error: everything returned, because of this.
+    Ended(Result<(), String>),
 }
 
 /// Operation on the durable key-value store.

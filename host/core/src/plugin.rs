@@ -33,8 +33,10 @@ impl Core {
         state.stalled = false;
         state.last_beat_ns = self.now.mono_ns;
         state.describe = Some(ready.describe);
+        state.killed = false;
+        state.specs = ready.endpoints;
         self.timers.arm(self.now.mono_ns + LOOK_NS, Timer::Plugin(plugin));
-        self.assign_endpoints(plugin, &ready.endpoints);
+        self.assign_endpoints(plugin);
         for channel in self.plugins[plugin].channels.clone() {
             self.open_channel(channel);
         }
@@ -44,22 +46,20 @@ impl Core {
     }
 
     /// Every device of the plugin gets its channel, or fails with the reason.
-    fn assign_endpoints(&mut self, plugin: PluginId, endpoints: &[(usize, Result<EndpointSpec, String>)]) {
+    fn assign_endpoints(&mut self, plugin: PluginId) {
         for channel in self.plugins[plugin].channels.clone() {
             self.channels[channel].devices.clear();
         }
         for device in self.plugins[plugin].devices.clone() {
-            let index = device.number() as usize;
             self.devices[device].channel = None;
-            match endpoints.iter().find(|(of, _)| *of == index) {
-                Some((_, Ok(spec))) => self.join_endpoint(plugin, device, spec),
-                Some((_, Err(reason))) => self.fail_device(device, reason),
-                None => self.fail_device(device, "the plugin named no endpoint for this connection"),
+            match self.plugins[plugin].endpoint_of(device).cloned() {
+                Ok(spec) => self.join_endpoint(plugin, device, &spec),
+                Err(reason) => self.fail_device(device, &reason),
             }
         }
     }
 
-    fn join_endpoint(&mut self, plugin: PluginId, device: DeviceId, spec: &EndpointSpec) {
+    pub(crate) fn join_endpoint(&mut self, plugin: PluginId, device: DeviceId, spec: &EndpointSpec) {
         let endpoint = self.endpoint(spec);
         let channel = self.channel(plugin, endpoint);
         self.channels[channel].devices.push(device);
@@ -80,10 +80,15 @@ impl Core {
             vec![("plugin", name.clone())],
             &reason,
         );
+        self.trial_trouble(plugin, &reason);
         let reason = format!("plugin {name}: {reason}");
         self.drop_instances(plugin, &reason);
         self.plugins[plugin].status = PluginStatus::Failed;
         self.plugins[plugin].reason.clone_from(&reason);
+        // A version on trial: everything it has moves back in this very step.
+        if self.handover.as_ref().is_some_and(|handover| handover.to == plugin) {
+            return;
+        }
         for device in self.plugins[plugin].devices.clone() {
             self.fail_device(device, &reason);
         }
@@ -146,6 +151,7 @@ impl Core {
         } else if silent_ns >= STALLED_NS && !state.stalled {
             self.plugins[plugin].stalled = true;
             let reason = format!("plugin {name} is stalled: no heartbeat for a second");
+            self.trial_trouble(plugin, &reason);
             self.log(
                 LogLevel::Error,
                 ("stalled", u64::from(plugin.number())),

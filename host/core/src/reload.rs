@@ -28,7 +28,7 @@ use crate::{
     model::Site,
     output::{LogLevel, Reply},
     sink::SinkPhase,
-    state::{ChannelPhase, Phase, PluginStatus},
+    state::{ChannelPhase, Phase, Plugin, PluginStatus},
     time::ns,
     timers::Timer,
 };
@@ -99,7 +99,7 @@ pub(crate) struct Touched {
 
 /// A reload that must prove itself.
 #[derive(Debug)]
-pub(crate) struct Trial {
+pub(crate) struct Attempt {
     id: u64,
     until_ns: u64,
     previous: Site,
@@ -111,7 +111,7 @@ pub(crate) struct Trial {
     origin: Origin,
 }
 
-/// What is known of one part of a trial.
+/// What is known of one part of a attempt.
 enum Proof {
     Runs,
     Open(String),
@@ -122,7 +122,7 @@ impl Core {
     /// The configuration as it was applied last, in the order of the file.
     #[must_use]
     pub fn configured(&self) -> Site {
-        let needed = |plugin: &(PluginId, &crate::state::Plugin)| !plugin.1.gone;
+        let needed = |plugin: &(PluginId, &Plugin)| plugin.1.base == plugin.0 && !plugin.1.gone;
         Site {
             host: self.site.host.clone(),
             plugins: self
@@ -147,8 +147,14 @@ impl Core {
     /// The devices that a driver serves: number (the index of [`crate::input::PluginReady::endpoints`]) and connection.
     #[must_use]
     pub fn connections(&self, plugin: usize) -> Vec<(usize, Json)> {
-        let Some(plugin) = self.plugins.at(plugin) else { return Vec::new() };
-        let devices = self.plugins[plugin].devices.iter().map(|device| device.number() as usize);
+        let Some(base) = self.plugins.at(plugin).map(|plugin| self.plugins[plugin].base) else {
+            return Vec::new();
+        };
+        // Of any version: the one that serves now may not be the one that is started next.
+        let served = |device: &&DeviceId| {
+            self.devices[**device].plugin.is_some_and(|plugin| self.plugins[plugin].base == base)
+        };
+        let devices = self.order.iter().filter(served).map(|device| device.number() as usize);
         devices
             .filter_map(|device| Some((device, self.site.devices.get(device)?.connection.clone())))
             .collect()
@@ -165,7 +171,10 @@ impl Core {
         if self.stopping {
             return self.failed(id, "the gateway is stopping");
         }
-        if self.trial.is_some() {
+        if self.handover.is_some() {
+            return self.failed(id, "a plugin is being upgraded; wait for its end and try again");
+        }
+        if self.attempt.is_some() {
             return self.failed(id, "another reload is being tried; wait for its end and try again");
         }
         let coming: usize = site.devices.iter().map(|device| device.points.len() + 3).sum();
@@ -191,7 +200,7 @@ impl Core {
         let until_ns = self.now.mono_ns + ns(self.site.host.reload_timeout);
         let until_ns = self.timers.arm(until_ns, Timer::Reload);
         let Touched { devices, sinks, .. } = touched;
-        self.trial = Some(Box::new(Trial {
+        self.attempt = Some(Box::new(Attempt {
             id,
             until_ns,
             previous,
@@ -227,8 +236,7 @@ impl Core {
         self.site.host.reload_timeout = host.reload_timeout;
         for plugin in plugins {
             if self.plugin_named(&plugin.name, plugin.kind).is_none() {
-                let id = self.plugins.push(new_plugin(&plugin));
-                self.site.plugins.push(plugin);
+                let id = self.add_plugin(plugin);
                 self.out.push(Output::Load { plugin: id.number() as usize });
             }
         }
@@ -269,29 +277,29 @@ impl Core {
     }
 
     /// After each step while a reload is tried.
-    pub(crate) fn check_trial(&mut self) {
-        let Some(trial) = self.trial.take() else { return };
+    pub(crate) fn check_attempt(&mut self) {
+        let Some(attempt) = self.attempt.take() else { return };
         let mut open = None;
-        for proof in trial
+        for proof in attempt
             .devices
             .iter()
-            .map(|device| self.prove_device(*device, &trial.absent))
-            .chain(trial.sinks.iter().map(|sink| self.prove_sink(*sink, &trial.absent)))
+            .map(|device| self.prove_device(*device, &attempt.absent))
+            .chain(attempt.sinks.iter().map(|sink| self.prove_sink(*sink, &attempt.absent)))
         {
             match proof {
                 Proof::Runs => {}
                 Proof::Open(text) => open = open.or(Some(text)),
-                Proof::Cannot(reason) => return self.roll_back(*trial, reason),
+                Proof::Cannot(reason) => return self.roll_back(*attempt, reason),
             }
         }
         match open {
-            None => self.accept(*trial),
-            Some(text) if self.now.mono_ns >= trial.until_ns => {
+            None => self.accept(*attempt),
+            Some(text) if self.now.mono_ns >= attempt.until_ns => {
                 let seconds = self.site.host.reload_timeout.as_secs();
-                self.roll_back(*trial, format!("{text} within {seconds} s"));
+                self.roll_back(*attempt, format!("{text} within {seconds} s"));
             }
-            Some(_) if self.stopping => self.failed(trial.id, "the gateway is stopping"),
-            Some(_) => self.trial = Some(trial),
+            Some(_) if self.stopping => self.failed(attempt.id, "the gateway is stopping"),
+            Some(_) => self.attempt = Some(attempt),
         }
     }
 
@@ -322,18 +330,18 @@ impl Core {
         }
     }
 
-    fn accept(&mut self, trial: Trial) {
-        let mut summary = trial.summary;
+    fn accept(&mut self, attempt: Attempt) {
+        let mut summary = attempt.summary;
         summary.outcome = Outcome::Applied;
         summary.version = self.config_version;
-        self.let_plugins_go(&trial.previous);
+        self.let_plugins_go(&attempt.previous);
         let text = format!("configuration {} is in force", summary.version);
         self.log(LogLevel::Info, ("reload", summary.version), vec![], text);
-        self.reloaded(trial.id, summary, &trial.origin);
+        self.reloaded(attempt.id, summary, &attempt.origin);
     }
 
-    fn roll_back(&mut self, trial: Trial, reason: String) {
-        let Trial { id, previous, endpoints, mut summary, origin, .. } = trial;
+    fn roll_back(&mut self, attempt: Attempt, reason: String) {
+        let Attempt { id, previous, endpoints, mut summary, origin, .. } = attempt;
         let tried = self.configured();
         let touched = self.apply(previous, &endpoints);
         self.let_plugins_go(&tried);
@@ -359,46 +367,65 @@ impl Core {
         self.out.push(Output::Reply { id, reply: Reply::Reload(Box::new(summary)) });
     }
 
+    /// A plugin of the configuration gets the next number; versions of others have no place in the configuration.
+    fn add_plugin(&mut self, plugin: crate::model::Plugin) -> PluginId {
+        while self.site.plugins.len() < self.plugins.len() {
+            self.site.plugins.push(crate::model::Plugin { name: String::new(), ..plugin.clone() });
+        }
+        let id = PluginId::new(self.plugins.len() as u32);
+        self.plugins.push(Plugin { base: id, serving: id, ..new_plugin(&plugin) });
+        self.site.plugins.push(plugin);
+        id
+    }
+
     /// Plugins that only `previous` needed are unloaded when their last instance has stopped.
     fn let_plugins_go(&mut self, previous: &Site) {
         for plugin in &previous.plugins {
-            let Some(id) = self.plugin_named(&plugin.name, plugin.kind) else { continue };
-            let state = &mut self.plugins[id];
-            state.leaving = state.devices.is_empty() && state.sinks.is_empty();
+            let Some(serving) = self.plugin_named(&plugin.name, plugin.kind) else { continue };
+            let base = self.plugins[serving].base;
+            self.plugins[base].leaving = self.is_idle(serving);
         }
         self.retire_plugins();
     }
 
-    /// Looks whether a plugin that nobody needs has stopped.
+    fn is_idle(&self, plugin: PluginId) -> bool {
+        self.plugins[plugin].devices.is_empty() && self.plugins[plugin].sinks.is_empty()
+    }
+
+    /// Looks whether a plugin that nobody needs has stopped, in all its versions.
     pub(crate) fn retire_plugins(&mut self) {
-        for plugin in self.plugins.ids() {
-            let state = &self.plugins[plugin];
-            if !state.leaving || state.gone {
+        for base in self.plugins.ids() {
+            let state = &self.plugins[base];
+            if !state.leaving || state.gone || self.handover.is_some() {
                 continue;
             }
             // Somebody needs it again.
-            if !state.devices.is_empty() || !state.sinks.is_empty() {
-                self.plugins[plugin].leaving = false;
+            if !self.is_idle(state.serving) {
+                self.plugins[base].leaving = false;
                 continue;
             }
-            if self.instances.values().any(|instance| instance.plugin == plugin) {
+            if self.instances.values().any(|instance| self.plugins[instance.plugin].base == base) {
                 continue;
             }
-            let state = &mut self.plugins[plugin];
-            state.gone = true;
-            // It is not watched any more.
-            state.status = PluginStatus::Declared;
             let name = state.name.clone();
             self.log(
                 LogLevel::Info,
-                ("unload", u64::from(plugin.number())),
+                ("unload", u64::from(base.number())),
                 vec![("plugin", name)],
                 "nothing needs the plugin any more; it is ended",
             );
-            if let Some(place) = self.site.plugins.get_mut(plugin.number() as usize) {
+            if let Some(place) = self.site.plugins.get_mut(base.number() as usize) {
                 place.name.clear();
             }
-            self.out.push(Output::Unload { plugin: plugin.number() as usize });
+            for version in self.plugins.ids().filter(|id| self.plugins[*id].base == base).collect::<Vec<_>>()
+            {
+                let state = &mut self.plugins[version];
+                state.gone = true;
+                // It is not watched any more.
+                if std::mem::replace(&mut state.status, PluginStatus::Retired) != PluginStatus::Retired {
+                    self.out.push(Output::Unload { plugin: version.number() as usize });
+                }
+            }
         }
     }
 }

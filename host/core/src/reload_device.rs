@@ -93,18 +93,17 @@ impl Core {
         let Some(plugin) = self.devices[id].plugin else { return };
         match (self.plugins[plugin].status, endpoint) {
             // PLUGIN READY brings it.
-            (PluginStatus::Declared, _) => {}
+            (PluginStatus::Declared | PluginStatus::Retired, _) => {}
             (PluginStatus::Failed, _) => {
                 let reason = self.plugins[plugin].reason.clone();
                 self.fail_device(id, &reason);
             }
             (PluginStatus::Ready, Some(Ok(endpoint))) => {
-                let endpoint = self.endpoint(endpoint);
-                let channel = self.channel(plugin, endpoint);
-                self.channels[channel].devices.push(id);
-                self.devices[id].channel = Some(channel);
-                self.revive_device(id);
-                touched.channels.insert(channel);
+                let specs = &mut self.plugins[plugin].specs;
+                specs.retain(|(of, _)| *of != id.number() as usize);
+                specs.push((id.number() as usize, Ok(endpoint.clone())));
+                self.join_endpoint(plugin, id, endpoint);
+                touched.channels.extend(self.devices[id].channel);
             }
             (PluginStatus::Ready, Some(Err(reason))) => self.fail_device(id, reason),
             (PluginStatus::Ready, None) => {
@@ -136,7 +135,7 @@ impl Core {
         self.set_online(id, false);
         self.leave(id, touched);
         let state = &mut self.devices[id];
-        (state.gone, state.phase, state.hours) = (true, Phase::Failed, None);
+        (state.gone, state.phase, state.hours, state.keep_ns) = (true, Phase::Failed, None, 0);
         let system = [state.online_point, state.gap_point, state.latency_point];
         let (points, groups) = (std::mem::take(&mut state.points), std::mem::take(&mut state.groups));
         for point in points.into_iter().chain(system) {
@@ -147,6 +146,7 @@ impl Core {
         }
         if let Some(plugin) = self.devices[id].plugin {
             self.plugins[plugin].devices.retain(|other| *other != id);
+            self.plugins[plugin].specs.retain(|(of, _)| *of != id.number() as usize);
             self.plugins[plugin].reported.retain(|(device, _), _| *device != id.number());
         }
         if let Some(config) = self.site.devices.get_mut(id.number() as usize) {
@@ -400,6 +400,7 @@ impl Core {
         endpoint: Option<&Result<Endpoint, String>>,
         touched: &mut Touched,
     ) {
+        self.devices[id].keep_ns = 0;
         self.lose_device(id, "its connection was changed");
         self.leave(id, touched);
         let state = &mut self.devices[id];

@@ -75,7 +75,7 @@ impl Core {
                 let reason = self.plugins[plugin].reason.clone();
                 self.sink_absent(id, &reason);
             }
-            PluginStatus::Declared => self.sinks[id].phase = SinkPhase::Closed,
+            PluginStatus::Declared | PluginStatus::Retired => self.sinks[id].phase = SinkPhase::Closed,
         }
     }
 

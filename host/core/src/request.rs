@@ -206,6 +206,7 @@ impl Core {
             vec![("plugin", name)],
             format!("the plugin sent something that breaks the contract: {error}"),
         );
+        self.trial_trouble(plugin, &format!("it broke the contract: {error}"));
         let own = self.instances.get(&instance).is_some_and(|state| state.plugin == plugin);
         if own && self.requests.get(&request).is_some_and(|pending| pending.instance == instance) {
             self.request_failed(instance, request, Failure::new(FailureKind::Bug, error.to_string()));
@@ -260,7 +261,7 @@ impl Core {
         let now_ns = self.now.mono_ns;
         let Some(state) = self.instances.get_mut(&instance) else { return };
         state.stalled_ns = Some(now_ns);
-        let (owner, pending) = (state.owner, state.pending.clone());
+        let (owner, pending, plugin) = (state.owner, state.pending.clone(), state.plugin);
         for request in pending {
             // The line belongs to others meanwhile.
             if let Some(mut pending) = self.requests.remove(&request) {
@@ -269,6 +270,7 @@ impl Core {
             }
         }
         let reason = "the plugin did not complete a request by its deadline";
+        self.trial_trouble(plugin, reason);
         match owner {
             Owner::Channel(channel) => self.lose_channel(channel, reason),
             Owner::Sink(sink) => self.sink_down(sink, reason),

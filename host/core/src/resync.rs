@@ -184,6 +184,7 @@ impl Core {
         state.phase = Phase::Online;
         state.attempts = 0;
         state.lost = false;
+        state.keep_ns = 0;
         state.wake_ns = 0;
         state.reason.clear();
         state.since_wall_ns = self.now.wall_ns;

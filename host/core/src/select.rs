@@ -92,6 +92,16 @@ impl Core {
         self.selections.retain(|point, _| points[*point].device != Some(device));
     }
 
+    /// The device's driver is about to go: what is selected there is cancelled.
+    pub(crate) fn end_selections_at(&mut self, device: DeviceId, why: &str) {
+        let points = self.selections.keys().copied().filter(|id| self.points[*id].device == Some(device));
+        // A command that runs on a selection decides it by itself.
+        let free: Vec<PointId> = points.filter(|id| !self.busy.contains_key(id)).collect();
+        for point in free {
+            self.end_selection(point, why);
+        }
+    }
+
     fn selections_where(&self, which: impl Fn(&Selection, PointId) -> bool) -> Vec<PointId> {
         self.selections
             .iter()

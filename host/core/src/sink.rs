@@ -105,6 +105,8 @@ pub(crate) struct Sink {
     pub(crate) touched: bool,
     /// Tokens whose records ended inside the sink.
     pub(crate) ended_commits: Vec<(u32, bool)>,
+    /// Its plugin is being replaced: nothing is delivered, nothing opens it.
+    pub(crate) handover: bool,
     /// Slots of points that leave.
     pub(crate) leaving: BTreeSet<u32>,
     /// Stopped for a new configuration: opened again without a pause.
@@ -149,6 +151,7 @@ impl Sink {
             echo: BTreeSet::new(),
             touched: false,
             ended_commits: Vec::new(),
+            handover: false,
             leaving: BTreeSet::new(),
             reopen: false,
             gone: false,
@@ -207,7 +210,12 @@ impl Core {
     pub(crate) fn open_sink(&mut self, sink: SinkId) {
         let Some(plugin) = self.sinks[sink].plugin else { return };
         let state = &self.sinks[sink];
-        if self.stopping || state.gone || state.phase != SinkPhase::Closed || !self.plugin_usable(plugin) {
+        if self.stopping
+            || state.handover
+            || state.gone
+            || state.phase != SinkPhase::Closed
+            || !self.plugin_usable(plugin)
+        {
             return;
         }
         self.sinks[sink].reopen = false;
@@ -516,7 +524,7 @@ impl Core {
         let instance = state.instance;
         self.sink_off(sink, reason);
         self.sinks[sink].phase = SinkPhase::Stopping;
-        self.ask_to_stop(instance);
+        self.ask_to_stop(instance, STOP_DEADLINE_NS);
         self.wake_sink(sink, STOP_DEADLINE_NS + GRACE_NS);
     }
 
@@ -535,6 +543,10 @@ impl Core {
     }
 
     fn sink_did_not_stop(&mut self, sink: SinkId) {
+        if self.sinks[sink].handover && self.sink_stop_hangs(sink) {
+            // Its process is killed: its end closes the sink.
+            return self.wake_sink(sink, STOP_DEADLINE_NS);
+        }
         let zombies = self.sinks[sink].zombies;
         self.sink_instance_gone(sink, "the plugin did not stop the sink within its deadline");
         if zombies >= MAX_ZOMBIES {
@@ -545,7 +557,7 @@ impl Core {
     }
 
     pub(crate) fn sink_reopen(&mut self, sink: SinkId) {
-        if self.stopping || self.sinks[sink].gone {
+        if self.stopping || self.sinks[sink].handover || self.sinks[sink].gone {
             return;
         }
         if self.sinks[sink].reopen {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use busbar_contract::{Describe, Origin, Value, describe::PluginKind};
+use busbar_contract::{Describe, Endpoint as EndpointSpec, Origin, Value, describe::PluginKind};
 use serde_json::Value as Json;
 
 use crate::{
@@ -18,6 +18,8 @@ pub(crate) enum PluginStatus {
     Declared,
     Ready,
     Failed,
+    /// A version that is not needed any more.
+    Retired,
 }
 
 /// One plugin.
@@ -25,6 +27,14 @@ pub(crate) enum PluginStatus {
 pub(crate) struct Plugin {
     pub(crate) name: String,
     pub(crate) kind: PluginKind,
+    /// The plugin of the configuration that this is a version of; itself, if it is that.
+    pub(crate) base: PluginId,
+    /// Of a base: the version that serves.
+    pub(crate) serving: PluginId,
+    /// The endpoint of each device (index of the configuration), as this version names it.
+    pub(crate) specs: Vec<(usize, Result<EndpointSpec, String>)>,
+    /// Its process was killed because a stop hung.
+    pub(crate) killed: bool,
     pub(crate) isolation: Isolation,
     pub(crate) status: PluginStatus,
     pub(crate) reason: String,
@@ -63,6 +73,8 @@ pub(crate) struct Endpoint {
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) in_flight: u32,
     pub(crate) dirty: bool,
+    /// Some of its devices are about to move to another version: only commands of theirs leave.
+    pub(crate) held: bool,
 }
 
 /// Life of the instance of a channel.
@@ -87,6 +99,8 @@ pub(crate) struct Channel {
     pub(crate) attempts: u32,
     /// Instances that did not stop when asked.
     pub(crate) zombies: u32,
+    /// It is being stopped for a hand-over: nothing opens it.
+    pub(crate) moving: bool,
     /// Stopped for a new configuration: opened again without a pause.
     pub(crate) reopen: bool,
 }
@@ -198,6 +212,19 @@ pub(crate) enum Phase {
     Paused,
 }
 
+impl Plugin {
+    /// The endpoint of a device, as this version names it.
+    pub(crate) fn endpoint_of(&self, device: DeviceId) -> Result<&EndpointSpec, String> {
+        use crate::arena::Id;
+        let index = device.number() as usize;
+        match self.specs.iter().find(|(of, _)| *of == index) {
+            Some((_, Ok(spec))) => Ok(spec),
+            Some((_, Err(reason))) => Err(reason.clone()),
+            None => Err("the plugin named no endpoint for this connection".into()),
+        }
+    }
+}
+
 impl Phase {
     /// A session exists: samples may arrive.
     pub(crate) const fn has_session(self) -> bool {
@@ -221,6 +248,10 @@ pub(crate) struct Device {
     pub(crate) session: u32,
     pub(crate) attempts: u32,
     pub(crate) wake_ns: u64,
+    /// Its driver is being replaced: until then its points keep value and quality; 0 = the ordinary rules.
+    pub(crate) keep_ns: u64,
+    /// Its driver is about to be replaced: nothing new is asked.
+    pub(crate) quiet: bool,
     /// Its points, in the order of its configuration.
     pub(crate) points: Vec<PointId>,
     pub(crate) groups: Vec<GroupId>,

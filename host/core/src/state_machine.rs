@@ -15,7 +15,7 @@ use crate::{
     arena::{Arena, ChannelId, DeviceId, EndpointId, GroupId, PluginId, PointId, SinkId},
     log::Limiter,
     model::Site,
-    reload::Trial,
+    reload::Attempt,
     rng::Rng,
     schedule::Schedule,
     select::Selections,
@@ -58,7 +58,7 @@ pub struct Core {
     /// Counts the configurations applied since the start.
     pub(crate) config_version: u64,
     /// A reload that has not proved yet that it can run.
-    pub(crate) trial: Option<Box<Trial>>,
+    pub(crate) attempt: Option<Box<Attempt>>,
     pub(crate) names: BTreeMap<String, PointId>,
     /// Names of points that no device of the configuration has, device part and point part: system points, and points
     /// that a reload removed.
@@ -93,6 +93,14 @@ pub struct Core {
     pub(crate) clock_synced: bool,
     /// The state of the clock was told at least once.
     pub(crate) clock_known: bool,
+    /// Everything of one plugin moves to another version.
+    pub(crate) handover: Option<crate::handover::Handover>,
+    /// The version on trial.
+    pub(crate) trial: Option<crate::upgrade::Trial>,
+    /// Devices whose points keep their quality for a moment.
+    pub(crate) keeping: Vec<DeviceId>,
+    /// [`Timer::Handover`] is armed.
+    pub(crate) looking: bool,
     pub(crate) stopping: bool,
     /// The drivers are gone: sinks deliver what is left until then.
     pub(crate) drain_until_ns: Option<u64>,
@@ -108,7 +116,7 @@ impl Core {
         self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_ns: now.wall_ns };
         self.take(input);
         self.run_due();
-        self.check_trial();
+        self.check_attempt();
         self.work();
         std::mem::swap(&mut self.out, out);
     }
@@ -136,6 +144,7 @@ impl Core {
         match timer {
             Timer::Housekeeping => self.housekeeping(),
             Timer::Drain => {}
+            Timer::Handover => self.look_at_kept(),
             Timer::Plugin(plugin) => self.check_heartbeat(plugin),
             Timer::Channel(channel) => self.channel_timer(channel),
             Timer::Instance(instance) => self.check_deadlines(instance),
@@ -148,7 +157,7 @@ impl Core {
             Timer::Sink(sink) => self.sink_timer(sink),
             Timer::Retry(sink) => self.retry_timer(sink),
             Timer::Interval(sink) => self.interval_timer(sink),
-            // `check_trial` looks after every step.
+            // `check_attempt` looks after every step.
             Timer::Reload => {}
         }
     }
@@ -178,6 +187,10 @@ impl Core {
             }
             Input::Clock { synchronised } => self.clock_state(synchronised),
             Input::Operator(operator) => self.operator(operator),
+            Input::Version { plugin, of, isolation } => self.add_version(plugin, of, isolation),
+            Input::Handover(request) => self.begin_handover(request),
+            Input::CancelHandover { id, reason } => self.cancel_handover(id, reason),
+            Input::Retired { plugin } => self.retire_version(plugin),
             Input::Reload(reload) => self.reload(*reload),
             Input::Shutdown => self.shutdown(),
         }
@@ -214,6 +227,7 @@ impl Core {
 
     /// Endpoints submit, sinks deliver, tokens are answered.
     fn work(&mut self) {
+        self.run_handover();
         let mut endpoints = std::mem::take(&mut self.dirty_endpoints);
         endpoints.sort_unstable_by_key(|endpoint| (self.plugin_of(*endpoint), *endpoint));
         for endpoint in endpoints.drain(..) {

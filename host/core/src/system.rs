@@ -358,6 +358,7 @@ impl Core {
     /// Drivers stop first; sinks when the last driver instance is gone, so that what was read is still delivered.
     pub(crate) fn shutdown(&mut self) {
         self.stopping = true;
+        self.drop_handover();
         for channel in self.channels.ids() {
             self.stop_channel(channel);
         }

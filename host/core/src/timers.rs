@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Housekeeping,
     /// End of the time that sinks get to deliver their rest.
     Drain,
+    /// A hand-over, and points that keep their quality during one.
+    Handover,
     /// Heartbeat.
     Plugin(PluginId),
     /// Open and stop deadlines, back-off.

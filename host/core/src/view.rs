@@ -37,6 +37,8 @@ pub struct PointView<'a> {
 pub enum DeviceState {
     /// Not yet connected since the start.
     Connecting,
+    /// Its driver is being replaced; its points keep their quality for a moment.
+    Handover,
     /// Connected; its points are being read.
     Resync,
     /// Every point was read.
@@ -61,6 +63,7 @@ impl DeviceState {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
+            Self::Handover => "handover",
             Self::Resync => "resync",
             Self::Online => "online",
             Self::Lost => "lost",
@@ -161,10 +164,10 @@ impl PluginState {
 /// One plugin as the API shows it. File and sha256 are the loader's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginView<'a> {
-    /// Its place in [`crate::model::Site::plugins`] of `Core::site`.
-    pub number: usize,
     /// Name.
     pub name: &'a str,
+    /// Index of the version that serves: what the edge knows it by.
+    pub index: usize,
     /// Driver or sink.
     pub kind: PluginKind,
     /// Version; empty until loaded.

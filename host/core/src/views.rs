@@ -112,13 +112,15 @@ impl Core {
     pub fn plugins(&self) -> Vec<PluginView<'_>> {
         self.plugins
             .iter()
-            .filter(|(_, plugin)| !plugin.gone)
-            .map(|(id, plugin)| {
+            .filter(|(id, plugin)| plugin.base == *id && !plugin.gone)
+            .map(|(_, base)| {
+                let id = base.serving;
+                let plugin = &self.plugins[id];
                 let instances = self.instances.values().filter(|instance| instance.plugin == id).count();
                 let (state, reason) = self.plugin_state(id, instances);
                 PluginView {
-                    number: id.number() as usize,
                     name: &plugin.name,
+                    index: id.number() as usize,
                     kind: plugin.kind,
                     version: plugin.describe.as_ref().map_or("", |describe| describe.version.as_str()),
                     isolation: plugin.isolation,
@@ -134,7 +136,9 @@ impl Core {
         let plugin = &self.plugins[id];
         match plugin.status {
             PluginStatus::Declared => return (PluginState::Declared, String::new()),
-            PluginStatus::Failed => return (PluginState::Failed, plugin.reason.clone()),
+            PluginStatus::Failed | PluginStatus::Retired => {
+                return (PluginState::Failed, plugin.reason.clone());
+            }
             PluginStatus::Ready => {}
         }
         if plugin.stalled {

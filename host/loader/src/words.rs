@@ -115,9 +115,8 @@ fn cause_in(lines: &[&str]) -> String {
     if let Some(line) = lines.iter().rev().find(|line| is_about_memory(line)) {
         return (*line).to_owned();
     }
-    let mut last = lines.iter().rev();
     let mut text = "";
-    while let Some(line) = last.next() {
+    for line in lines.iter().rev() {
         if line.contains("panicked at ") {
             return text.to_owned();
         }

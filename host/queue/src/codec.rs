@@ -266,7 +266,7 @@ mod tests {
         let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "0102010204f8ffffff1f80afd0b7f9fbe686310400000000803f6302812009060902026f6e".to_owned()
+            "010201020cf7ffffff1f80d3f6d4be94b986310400000000803f63028120090609026f6e".to_owned()
                 + &hex[hex.len() - 8..]
         );
         assert_eq!(decode(7, &data).unwrap(), entries);

@@ -8,6 +8,10 @@ use std::{
     fs,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,8 +19,11 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::fault::Fault;
 
-/// The write-ahead log is cut back to this after a checkpoint, bytes.
-const WAL_LIMIT: i64 = 4 << 20;
+/// The write-ahead log is worked into the file when it has this many pages of 4 KiB. Short, because a full disk must
+/// still have room to work in one log ([`crate::reserve`]).
+pub(crate) const WAL_PAGES: i32 = 256;
+/// The log is cut back to this after a checkpoint, bytes.
+const WAL_LIMIT: i64 = 2 << 20;
 /// Longest check of a file at its opening. A file too large for it is checked as far as it goes; damage further on is
 /// found when it is read.
 const CHECK_TIME: Duration = Duration::from_secs(2);
@@ -36,21 +43,29 @@ pub(crate) struct Kind {
     pub(crate) tables: &'static str,
 }
 
-/// Makes the directory (mode 0750) and an empty file (mode 0600) where there is none.
+/// Makes the directory (mode 0750) where there is none.
+pub(crate) fn prepare_dir(path: &Path) -> Result<(), Fault> {
+    let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) else { return Ok(()) };
+    let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(dir);
+    made.map_err(|error| wrong(path, "directory", error))
+}
+
+/// Makes an empty file (mode 0600) where there is none.
 pub(crate) fn prepare(path: &Path) -> Result<(), Fault> {
-    let wrong = |error: std::io::Error| match Fault::from(error) {
-        Fault::Other(text) => {
-            Fault::Other(format!("{}: expected a file this user can write, found: {text}", path.display()))
-        }
-        fault => fault,
-    };
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o750).create(dir).map_err(wrong)?;
-    }
     if !path.exists() {
-        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(wrong)?;
+        let made = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        made.map_err(|error| wrong(path, "file", error))?;
     }
     Ok(())
+}
+
+fn wrong(path: &Path, what: &str, error: std::io::Error) -> Fault {
+    match Fault::from(error) {
+        Fault::Other(text) => {
+            Fault::Other(format!("expected a {what} this user can write ({}), found: {text}", path.display()))
+        }
+        fault => fault,
+    }
 }
 
 /// Opens for work: makes the tables in an empty file and fills them, judges any other.
@@ -64,6 +79,8 @@ pub(crate) fn open(
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.pragma_update(None, "synchronous", if full_sync { "FULL" } else { "NORMAL" })?;
     connection.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
+    // The owner does it, and sees when it fails: see [`watch_log`].
+    let _: i64 = connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |row| row.get(0))?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(Fault::Other(format!(
@@ -89,6 +106,8 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Fault
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        // The log goes with an orderly end only: a file without it was closed in order, or lost something.
+        (DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true),
     ] {
         connection.set_db_config(config, value)?;
     }
@@ -114,6 +133,17 @@ pub(crate) fn judge(connection: &Connection, kind: &Kind) -> Result<bool, Fault>
         version if version > kind.schema => Err(Fault::Newer(version)),
         version => Err(Fault::Damaged(format!("expected schema {}, found {version}", kind.schema))),
     }
+}
+
+/// Pages in the write-ahead log after each commit.
+pub(crate) fn watch_log(connection: &mut Connection) -> Result<Arc<AtomicI32>, Fault> {
+    let pages = Arc::new(AtomicI32::new(0));
+    let seen = Arc::clone(&pages);
+    connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+        seen.store(pages, Ordering::Relaxed);
+        Ok(())
+    }))?;
+    Ok(pages)
 }
 
 /// Makes the tables and fills them, all or nothing.

@@ -83,12 +83,10 @@ impl<'a> Draft<'a> {
         Ok(new)
     }
 
-    /// Only the ends of records that are in the file: what a full disk still takes.
-    pub(crate) fn apply_ends(&mut self, settled: &[Settled]) -> Result<(), Fault> {
+    /// Only ends of records that are in the file: what a full disk still takes.
+    pub(crate) fn apply_ends(&mut self, settled: &Settled) -> Result<(), Fault> {
         let late = self.head.late;
-        for settled in settled {
-            self.settle(settled)?;
-        }
+        self.settle(settled)?;
         // The others may be about rows of the same transaction, which comes again.
         self.head.late = late;
         self.keep_bounds()
@@ -133,25 +131,25 @@ impl<'a> Draft<'a> {
         transaction: &Transaction,
         point: impl Fn(&Entry) -> Option<u32>,
     ) -> Result<(), Fault> {
-        let mut below = 0;
+        let (mut below, mut reach) = (0, 0);
         for (index, row) in transaction.rows.iter().enumerate() {
             let at = self.clock.age_ms(row.accepted_ns).min(self.now_ms);
-            let behind = transaction.rows.get(index + 1).and_then(|row| row.entries.first());
             let entries = row.entries.as_slice();
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
             if first.number < below {
                 return Err(wrong_row(first.number));
             }
-            below = last.number;
-            // Rows never overlap in the file: one that reaches into the next is written in pieces without gaps.
-            if behind.is_some_and(|behind| behind.number <= last.number) {
-                below = first.number;
+            below = first.number;
+            let behind = transaction.rows.get(index + 1).and_then(|row| row.entries.first());
+            // Rows never overlap in the file: one that reaches into another is written in pieces without gaps.
+            if first.number < reach || behind.is_some_and(|behind| behind.number <= last.number) {
                 for piece in entries.chunk_by(|a, b| a.number.checked_add(1) == Some(b.number)) {
                     self.insert(piece, at, &point)?;
                 }
             } else {
                 self.insert(entries, at, &point)?;
             }
+            reach = reach.max(last.number.saturating_add(1));
         }
         Ok(())
     }

@@ -1,15 +1,22 @@
 //! One queue file: its life from opening to closing.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+};
 
 use busbar_core::{
-    journal::{Committed, Ledger, Loaded, NotCommitted, Recovered, Transaction},
+    journal::{Committed, Ledger, Loaded, NotCommitted, Recovered, Settled, Transaction},
     model::Sync,
 };
 use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
 
 use crate::{
     clock::{AgeClock, Now},
+    database::{WAL_PAGES, watch_log},
     draft::{Draft, Limits, Oldest},
     fault::{Fault, is_full},
     head::Head,
@@ -24,6 +31,11 @@ use crate::{
 const SHRINK_PAGES: i64 = 4_096;
 /// What may be copied for that.
 const SHRINK_LIVE_PAGES: i64 = 1_024;
+/// Bytes of a page, and most bytes of an entry without its text.
+const PAGE: usize = 4_096;
+const ENTRY: usize = 48;
+/// Records whose ends are written at once on a full disk.
+const PIECE: u64 = 5_000;
 /// Notes kept for whoever asks (G9).
 const MAX_NOTES: usize = 32;
 
@@ -54,6 +66,9 @@ pub struct File {
     path: PathBuf,
     /// `None` only after a salvage at run time could not be finished: the next use tries again.
     connection: Option<Connection>,
+    /// Pages in the log, and that it could not be worked into the file: it must not grow by new rows then.
+    log_pages: Arc<AtomicI32>,
+    log_stuck: bool,
     sync: Sync,
     limits: Limits,
     head: Head,
@@ -76,11 +91,14 @@ impl File {
 
     fn try_open(path: &Path, options: &Options) -> Result<(Self, Recovered), Fault> {
         let mut notes = Vec::new();
-        let (connection, head) = connect(path, options.sync, options.now.wall_ns, &mut notes)?;
+        let (mut connection, head) = connect(path, options.sync, options.now.wall_ns, &mut notes)?;
+        let log_pages = watch_log(&mut connection)?;
         let clock = AgeClock::resume(&head.stamp, &options.now);
         let mut file = Self {
             path: path.to_owned(),
             connection: Some(connection),
+            log_pages,
+            log_stuck: false,
             sync: options.sync,
             limits: options.limits,
             head,
@@ -129,14 +147,22 @@ impl File {
     /// the exception that the words allow: on a full disk they may already be written and are then not counted again.
     pub fn commit(&mut self, transaction: &Transaction) -> Result<Committed, NotCommitted> {
         self.now.mono_ns = self.now.mono_ns.max(transaction.now_ns);
-        let mut done = self.mended(|file| file.write(|draft, names| draft.apply(transaction, names)));
+        // New rows leave the reserve alone.
+        let room = transaction.rows.is_empty()
+            || (!self.log_stuck && (self.reserve.take() || self.fits(transaction)));
+        let mut done = Err(Fault::Full("the room kept back for confirmations is used".to_owned()));
+        if room {
+            done = self.mended(|file| file.write(|draft, names| draft.apply(transaction, names)));
+        }
         if let Err(Fault::Full(_)) = &done {
             done = self.squeeze(transaction);
         }
         match done {
             Ok(new) => {
                 self.names.adopt(new);
-                self.reserve.refill(self.now.mono_ns);
+                if self.log_pages.load(Ordering::Relaxed) >= WAL_PAGES {
+                    self.checkpoint("PASSIVE");
+                }
                 self.tidy();
                 Ok(self.committed())
             }
@@ -228,6 +254,7 @@ impl File {
             let draft = Draft::new(&transaction, &self.head, &self.clock, &self.limits, &self.now);
             draft.write(true)?;
             transaction.commit()?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
             connection.close().map_err(|(_, error)| Fault::from(error))
         })();
         closed.map_err(|fault: Fault| failed(&self.path, fault.text()))
@@ -269,16 +296,14 @@ impl File {
     }
 
     fn mend(&mut self, why: &str) -> Result<(), Fault> {
-        if let Some(connection) = self.connection.take() {
-            // Without a checkpoint: what is damaged stays as it is.
-            let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        }
+        self.connection = None;
         let known = Some((&self.head, &self.names));
         for note in salvage(&self.path, why, known, self.now.wall_ns)? {
             self.note(note);
         }
         let mut notes = Vec::new();
-        let (connection, head) = connect(&self.path, self.sync, self.now.wall_ns, &mut notes)?;
+        let (mut connection, head) = connect(&self.path, self.sync, self.now.wall_ns, &mut notes)?;
+        self.log_pages = watch_log(&mut connection)?;
         self.names.opened(&connection)?;
         self.connection = Some(connection);
         self.head = head;
@@ -295,33 +320,76 @@ impl File {
         }
     }
 
-    /// The disk is full. The reserve is given up; confirmations go first, because they free pages for new rows.
+    /// The disk is full. With the reserve the log is worked in and confirmations are written, which free pages for new
+    /// rows; these are written only when the reserve can be taken back, or fit into what was freed.
     fn squeeze(&mut self, transaction: &Transaction) -> Result<NewNames, Fault> {
-        self.reserve.free(self.now.mono_ns);
-        self.mended(|file| {
-            file.write(|draft, _| draft.apply_ends(&transaction.settled).map(|()| NewNames::default()))
-        })?;
+        self.reserve.free();
         self.checkpoint("RESTART");
-        self.mended(|file| file.write(|draft, names| draft.apply(transaction, names)))
+        for settled in &transaction.settled {
+            self.settle_in_pieces(settled)?;
+        }
+        if !transaction.rows.is_empty()
+            && (self.log_stuck || !(self.reserve.take() || self.fits(transaction)))
+        {
+            return Err(Fault::Full(
+                "nothing is left beside the room kept back for confirmations".to_owned(),
+            ));
+        }
+        let done = self.mended(|file| file.write(|draft, names| draft.apply(transaction, names)));
+        self.checkpoint("RESTART");
+        self.reserve.take();
+        done
     }
 
-    /// The log is worked into the file and used from its beginning again. Failure is no harm: the next one does it.
-    fn checkpoint(&self, mode: &str) {
-        if let Some(connection) = &self.connection {
-            let _ = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+    /// Each piece is a transaction of its own, so that it needs little room. Ends that come again are not counted twice.
+    fn settle_in_pieces(&mut self, settled: &Settled) -> Result<(), Fault> {
+        let end = settled.first.saturating_add(settled.count).min(self.head.next);
+        let mut first = settled.first.max(self.oldest.map_or(self.head.next, |oldest| oldest.number));
+        while first < end {
+            let count = (end - first).min(PIECE);
+            let piece = Settled { first, count, end: settled.end.clone() };
+            self.mended(|file| {
+                file.write(|draft, _| draft.apply_ends(&piece).map(|()| NewNames::default()))
+            })?;
+            self.checkpoint("RESTART");
+            first += count;
         }
+        Ok(())
+    }
+
+    /// The rows have room in pages that confirmations freed within the file, with a margin: it need not grow for them.
+    fn fits(&self, transaction: &Transaction) -> bool {
+        let entries = transaction.rows.iter().flat_map(|row| &row.entries);
+        let bytes: usize =
+            entries.map(|entry| ENTRY + entry.blob.as_ref().map_or(0, |blob| blob.len())).sum();
+        let pages = 2 * (bytes / PAGE + transaction.rows.len()) as i64;
+        self.ask("PRAGMA freelist_count") > pages + i64::from(WAL_PAGES)
+    }
+
+    fn ask(&self, sql: &str) -> i64 {
+        let ask = |connection: &Connection| connection.query_row(sql, [], |row| row.get(0));
+        self.connection.as_ref().and_then(|connection| ask(connection).ok()).unwrap_or(0)
+    }
+
+    /// The log is worked into the file; the next transaction uses it from its beginning again.
+    fn checkpoint(&mut self, mode: &str) {
+        let Some(connection) = &self.connection else { return };
+        let done =
+            connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
+        self.log_stuck = done != Ok(0);
     }
 
     /// A drained file gives its pages back.
-    fn tidy(&self) {
-        let Some(connection) = &self.connection else { return };
+    fn tidy(&mut self) {
         if self.head.ledger.pending > 0 {
             return;
         }
-        let ask = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap_or(0);
-        let free = ask("PRAGMA freelist_count");
-        if free >= SHRINK_PAGES && ask("PRAGMA page_count") - free <= SHRINK_LIVE_PAGES {
-            let _ = connection.execute_batch("VACUUM");
+        let free = self.ask("PRAGMA freelist_count");
+        let worth = if self.reserve.is_held() { SHRINK_PAGES } else { i64::from(WAL_PAGES) };
+        if free >= worth && self.ask("PRAGMA page_count") - free <= SHRINK_LIVE_PAGES {
+            if let Some(connection) = &self.connection {
+                let _ = connection.execute_batch("VACUUM");
+            }
             self.checkpoint("TRUNCATE");
         }
     }

@@ -24,7 +24,7 @@ impl Mask {
     pub(crate) fn read(first: u64, count: usize, column: Option<&[u8]>) -> Option<Self> {
         let Some(column) = column else { return Some(Self::new(count)) };
         let (crc, bits) = column.split_first_chunk::<CRC>()?;
-        let spare = bits.last().is_some_and(|last| count % 8 != 0 && last >> (count % 8) != 0);
+        let spare = bits.last().is_some_and(|last| !count.is_multiple_of(8) && last >> (count % 8) != 0);
         let good = bits.len() == count.div_ceil(8) && !spare && sum(first, bits) == *crc;
         good.then(|| Self { bits: bits.to_vec(), count })
     }

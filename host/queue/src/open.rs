@@ -21,6 +21,7 @@ pub(crate) fn connect(
     notes: &mut Vec<String>,
 ) -> Result<(Connection, Head), Fault> {
     let shown = path.display();
+    database::prepare_dir(path)?;
     if aside::finish(path)? {
         notes.push(format!("{shown}: the salvage of a damaged file, interrupted before, was finished"));
     }

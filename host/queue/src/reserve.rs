@@ -1,8 +1,9 @@
-//! A small file beside the queue that is freed when the disk is full.
+//! A file beside the queue that is freed when the disk is full.
 //!
-//! A DELETE needs room too: the changed pages go to the write-ahead log first. So that confirmations still reach a full
-//! disk, and with them the room that they free, a few hundred kilobytes are kept back and given up when nothing else is
-//! left. They are taken back when there is room again.
+//! A DELETE needs room too: changed pages go to the write-ahead log, and the log can be used from its beginning again
+//! only when everything in it was worked into the file, which may have to grow for that. So that confirmations still
+//! reach a full disk, and with them the room that they free, some room is kept back. New rows are written only while it
+//! is held; it is taken back as soon as there is room again.
 
 use std::{
     fs,
@@ -11,17 +12,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes kept back: the log of the largest transaction that only confirms, with a margin.
-pub(crate) const RESERVE: usize = 512 * 1024;
-/// Pause between attempts to take it back, nanoseconds.
-const PAUSE_NS: u64 = 5_000_000_000;
+/// Bytes kept back: what the file may have to grow by for one whole log ([`crate::database::WAL_PAGES`]), and as much
+/// again for the log of a large transaction that only confirms.
+pub(crate) const RESERVE: usize = 2 << 20;
 
 /// The file that keeps room.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
     held: bool,
-    retry_at_ns: u64,
 }
 
 impl Reserve {
@@ -29,25 +28,35 @@ impl Reserve {
     pub(crate) fn new(queue: &Path) -> Self {
         let path = beside(queue, "reserve");
         let held = fs::metadata(&path).is_ok_and(|meta| meta.len() == RESERVE as u64);
-        let mut reserve = Self { path, held, retry_at_ns: 0 };
+        let mut reserve = Self { path, held };
         if !reserve.held {
             reserve.held = reserve.fill().is_ok();
         }
         reserve
     }
 
-    /// Gives the room to whoever needs it now; false when it was gone already.
-    pub(crate) fn free(&mut self, now_ns: u64) -> bool {
-        self.retry_at_ns = now_ns.saturating_add(PAUSE_NS);
-        std::mem::take(&mut self.held) && fs::remove_file(&self.path).is_ok()
+    /// The room is kept back.
+    pub(crate) const fn is_held(&self) -> bool {
+        self.held
     }
 
-    /// Takes the room back when it was given up a while ago.
-    pub(crate) fn refill(&mut self, now_ns: u64) {
-        if !self.held && now_ns >= self.retry_at_ns {
-            self.retry_at_ns = now_ns.saturating_add(PAUSE_NS);
-            self.held = self.fill().is_ok();
+    /// Gives the room to whoever needs it now.
+    pub(crate) fn free(&mut self) {
+        if std::mem::take(&mut self.held) {
+            let _ = fs::remove_file(&self.path);
         }
+    }
+
+    /// Takes the room back if there is any; true when it is held.
+    pub(crate) fn take(&mut self) -> bool {
+        self.held = self.held || (self.has_room() && self.fill().is_ok());
+        self.held
+    }
+
+    /// A look before two megabytes are written in vain; a quota shows only when they are.
+    fn has_room(&self) -> bool {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        rustix::fs::statvfs(dir).map_or(true, |fs| fs.f_bavail.saturating_mul(fs.f_frsize) > RESERVE as u64)
     }
 
     fn fill(&self) -> io::Result<()> {
@@ -89,18 +98,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_given_up_once_and_taken_back_later() {
+    fn room_is_given_up_and_taken_back() {
         let dir = tempfile::tempdir().unwrap();
         let queue = dir.path().join("s.db");
         let mut reserve = Reserve::new(&queue);
         let size = || fs::metadata(dir.path().join("s.db.reserve")).map(|meta| meta.len()).ok();
         assert_eq!(size(), Some(RESERVE as u64));
-        assert!(reserve.free(10));
+        reserve.free();
         assert_eq!(size(), None);
-        assert!(!reserve.free(20));
-        reserve.refill(20 + PAUSE_NS - 1);
-        assert_eq!(size(), None);
-        reserve.refill(20 + PAUSE_NS);
+        assert!(reserve.take());
         assert_eq!(size(), Some(RESERVE as u64));
         fs::write(dir.path().join("s.db.reserve"), b"half").unwrap();
         Reserve::new(&queue);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use busbar_core::journal::{Entry, Ledger, Name};
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, OpenFlags};
 
 use crate::{
     DAMAGED, aside, codec, database,
@@ -37,7 +37,7 @@ struct Found {
     parked_bytes: u64,
     damaged_rows: u64,
     gaps: usize,
-    /// Behind the highest number seen.
+    /// Behind the highest number of a record that is whole.
     end: u64,
 }
 
@@ -85,9 +85,7 @@ pub(crate) fn salvage(
 
 /// Reads without changing the file: it is evidence.
 fn open_source(path: &Path) -> Result<Connection, Fault> {
-    let source = database::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    source.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    Ok(source)
+    database::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 /// Writes the new file, complete and closed.
@@ -147,7 +145,6 @@ fn copy_rows(source: &Connection, target: &Connection, found: &mut Found) -> Res
     let mut behind = 0;
     let columns = "first, at, count, span, mask, length(data), data";
     let gaps = scan(source, "rows", columns, |first, row| {
-        found.end = found.end.max(first.saturating_add(1));
         let content = (|| Ok::<_, rusqlite::Error>((RowHead::read(row)?, row.get::<_, Vec<u8>>(6)?)))();
         let whole = content.ok().and_then(|(head, data)| Some((codec::decode(first, &data)?, head, data)));
         let Some((entries, head, data)) = whole.filter(|_| first >= behind) else {
@@ -191,7 +188,6 @@ fn mask_of(first: u64, entries: &[Entry], head: &RowHead, names: &HashSet<u32>) 
 fn copy_parked(source: &Connection, target: &Connection, found: &mut Found) -> Result<(), Fault> {
     let mut gaps = 0;
     gaps += scan(source, "parked", "number, at, reason, detail, data", |number, row| {
-        found.end = found.end.max(number.saturating_add(1));
         let content = (|| {
             let texts: (String, String) = (row.get(2)?, row.get(3)?);
             Ok::<_, rusqlite::Error>((row.get::<_, u64>(1)?, texts, row.get::<_, Vec<u8>>(4)?))
@@ -201,6 +197,7 @@ fn copy_parked(source: &Connection, target: &Connection, found: &mut Found) -> R
             found.damaged_rows += 1;
             return Ok(());
         };
+        found.end = found.end.max(number.saturating_add(1));
         let mut place = Head::default();
         place.ledger.parked = std::mem::take(&mut found.parked);
         let reason = place.parked_as(&reason);

@@ -78,7 +78,7 @@ impl Draft<'_> {
                 break;
             }
         }
-        self.head.late += settled.count.saturating_sub(found);
+        self.head.late = self.head.late.saturating_add(settled.count.saturating_sub(found));
         Ok(())
     }
 

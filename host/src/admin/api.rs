@@ -128,22 +128,19 @@ async fn ready(State(app): Shared, Query(query): Query<Strict>) -> Response {
 
 async fn document(State(app): Shared) -> Response {
     let asked = app.core.query(|core, _| {
-        let named = |plugin: &busbar_core::view::PluginView<'_>| (plugin.number, plugin.name.to_owned());
-        let names: Vec<(usize, String)> = core.plugins().iter().map(named).collect();
+        let names: Vec<(String, usize)> =
+            core.plugins().iter().map(|plugin| (plugin.name.to_owned(), plugin.index)).collect();
         (core.metrics(), names)
     });
     let Ok((core, names)) = asked.await else {
         return error(StatusCode::SERVICE_UNAVAILABLE, NotAnswered.to_string());
     };
+    let facts = app.core.plugin_facts();
+    let plugins =
+        names.into_iter().map(|(name, index)| (name, facts.get(index).cloned().unwrap_or_default()));
     let figures = Figures {
         core,
-        plugins: {
-            let facts = app.core.plugin_facts();
-            names
-                .into_iter()
-                .map(|(number, name)| (name, facts.get(number).cloned().unwrap_or_default()))
-                .collect()
-        },
+        plugins: plugins.collect(),
         turns: app.core.turns(),
         process: Process::read(),
         uptime: app.started.elapsed(),

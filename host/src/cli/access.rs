@@ -73,7 +73,11 @@ impl Access {
         let look = prepare::first_look(context);
         match lock::acquire(&look.host.data_dir) {
             Ok(lock) => {
-                let mut site = prepare::checked(context, &look)?.clone();
+                // Without the plugins nothing can be said about them, so only errors are told.
+                let mut site = match &look.site {
+                    Some(site) => site.clone(),
+                    None => prepare::checked(context, &look)?.clone(),
+                };
                 site.sinks.clear();
                 site.plugins.clear();
                 let sound = Sound { site, probed: Vec::new(), host: look.host };
@@ -248,6 +252,8 @@ pub(super) fn look(core: &busbar_core::Core, name: &str) -> Look {
         // A one-shot command makes one attempt; the running host is the one that tries for ever.
         DeviceState::Failed | DeviceState::Lost => Look::Failed(device.reason.to_owned()),
         DeviceState::Connecting if !device.reason.is_empty() => Look::Failed(device.reason.to_owned()),
-        DeviceState::Connecting | DeviceState::Resync => Look::Waiting(device.state.as_str().to_owned()),
+        DeviceState::Connecting | DeviceState::Resync | DeviceState::Handover => {
+            Look::Waiting(device.state.as_str().to_owned())
+        }
     }
 }

@@ -7,8 +7,9 @@ use busbar_contract::value::rfc3339;
 use clap::Args;
 use serde_json::json;
 
-use super::{Context, Failure, Outcome, access::Access, out::printable};
+use super::{Context, Failure, Outcome, access::Access, operate::Switch, out::printable, prepare};
 use crate::control::{
+    client::Client,
     protocol::{Call, Line},
     service::MAX_DEADLINE,
 };
@@ -23,10 +24,16 @@ pub(super) struct Arguments {
     /// How long: 30s, 5m; at most 10m
     #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = span)]
     span: Duration,
+    /// Write them into the gateway's log from now on, or no longer; shows nothing
+    #[arg(long, value_name = "STATE", conflicts_with = "span")]
+    log: Option<Switch>,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let device = arguments.device.as_str();
+    if let Some(state) = arguments.log {
+        return log(context, device, state == Switch::On);
+    }
     let mut access = Access::open(context, &[device], Duration::ZERO)?;
     let for_ms = u64::try_from(arguments.span.as_millis()).unwrap_or(u64::MAX);
     let mut seen = 0;
@@ -53,6 +60,28 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
             arguments.span.as_secs()
         );
         return Err(Failure::Device(text));
+    }
+    Ok(())
+}
+
+/// Without a gateway there is no log to write into.
+fn log(context: &Context, device: &str, on: bool) -> Outcome {
+    let data_dir = prepare::first_look(context).host.data_dir;
+    let broken = |error: std::io::Error| {
+        Failure::Device(format!("{}: no gateway answers on its control socket: {error}", data_dir.display()))
+    };
+    let mut client = Client::connect(&data_dir).map_err(broken)?;
+    client.send(&Call::FrameLog { device: device.to_owned(), on }).map_err(broken)?;
+    match client.receive().map_err(broken)? {
+        Line::Failed { text, usage: true } => return Err(Failure::Config(text)),
+        Line::Failed { text, usage: false } => return Err(Failure::Device(text)),
+        _ => {}
+    }
+    let done = format!("frames of {device} are {} the log", if on { "written into" } else { "kept out of" });
+    if context.out.json {
+        context.out.document(&json!({ "done": done }));
+    } else {
+        context.out.line(&done);
     }
     Ok(())
 }
@@ -106,7 +135,7 @@ mod tests {
     fn a_frame_is_one_line() {
         assert_eq!(
             shown(1_767_225_600_123, "tx", "0103000a", "unit 1", 0),
-            "2026-01-01T00:00:00.123000000Z TX    4  01 03 00 0a  unit 1"
+            "2026-01-01T00:00:00.123Z TX    4  01 03 00 0a  unit 1"
         );
         assert!(shown(0, "rx", "00", "\u{1b}[2J", 3).starts_with("(3 frames before"));
         assert!(!shown(0, "rx", "00", "\u{1b}[2J", 0).contains('\u{1b}'));

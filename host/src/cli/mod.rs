@@ -3,6 +3,7 @@
 //! Exit codes: 0 ok, 1 configuration or usage, 2 device or far side, 70 a bug of Busbar.
 
 mod access;
+mod adhoc;
 mod browse;
 mod check;
 #[cfg(feature = "demo")]
@@ -10,6 +11,7 @@ mod demo;
 mod device;
 mod frames;
 mod health;
+mod import;
 mod lock;
 mod map;
 mod once;
@@ -94,6 +96,11 @@ enum Verb {
     Reload(reload::Arguments),
     /// Exit code 0 when the gateway is ready
     Health(health::Arguments),
+    /// Turn the files of an older gateway into a configuration
+    Import {
+        #[command(subcommand)]
+        verb: import::ImportVerb,
+    },
     /// Refuse all commands until unlocked
     Lock,
     /// Let commands pass again
@@ -201,6 +208,7 @@ fn dispatch(cli: Cli) -> ExitCode {
         Verb::Device(arguments) => device::run(&context, &arguments),
         Verb::Reload(arguments) => reload::run(&context, &arguments),
         Verb::Health(arguments) => health::run(&context, &arguments),
+        Verb::Import { verb } => import::run(&context, &verb),
         Verb::Lock => lock::run(&context, true),
         Verb::Unlock => lock::run(&context, false),
         #[cfg(feature = "demo")]
@@ -253,15 +261,20 @@ mod tests {
             "plugin check a.so",
             "read meter-01/voltage",
             "read meter-01 --timeout 3 --json",
+            "read --driver modbus --connection host=h,port=502 --address 30001 --address 30003 --type float32 --with order=CDAB",
+            "read --driver modbus --connection host=h",
             "write m/p -12.5 --yes",
             "browse m holding:0-99 input:0-9",
             "print-config",
             "map scada",
+            "import ems-ini old.ini --output etc --address-mode entity --map-numbers hex --partial",
+            "import ems-map map.json --force --json",
             "lock",
             "unlock",
             "run --once",
             "run --once --device a --device b --timeout 5",
             "frames m --for 5m --json",
+            "frames m --log off",
             "block m/p --yes",
             "unblock m/p",
             "substitute m/p -2.5 -y",
@@ -280,6 +293,8 @@ mod tests {
             "read",
             "write m/p",
             "read m --timeout 0",
+            "read m --driver d",
+            "read --address 1",
             "frobnicate",
             "plugin",
             "run --device a",

@@ -89,7 +89,22 @@ pub(super) fn show(out: &Out, rows: &[Json]) {
         return out.document(&json!(rows));
     }
     let cells: Vec<Vec<Cell>> = rows.iter().map(cells).collect();
-    out.table(&["name", "kind", "version", "abi", "isolation", "state", "sha256", "file", "reason"], &cells);
+    out.table(
+        &[
+            "name",
+            "kind",
+            "version",
+            "abi",
+            "isolation",
+            "state",
+            "memory",
+            "restarts",
+            "sha256",
+            "file",
+            "reason",
+        ],
+        &cells,
+    );
 }
 
 fn cells(row: &Json) -> Vec<Cell> {
@@ -102,8 +117,37 @@ fn cells(row: &Json) -> Vec<Cell> {
         text(row, "abi").into(),
         text(row, "isolation").into(),
         Cell(state, tone),
+        memory(row).into(),
+        row.get("restarts")
+            .and_then(Json::as_u64)
+            .filter(|count| *count > 0)
+            .map(|n| n.to_string())
+            .unwrap_or_default()
+            .into(),
         text(row, "sha256").chars().take(SHORT_HASH).collect::<String>().into(),
         text(row, "file").into(),
         text(row, "reason").into(),
     ]
+}
+
+/// Of a worker process: `27 of 256 MiB`.
+fn memory(row: &Json) -> String {
+    const MEBIBYTE: u64 = 1024 * 1024;
+    let number = |field: &str| row.get(field).and_then(Json::as_u64).map(|bytes| bytes / MEBIBYTE);
+    match (number("memory_bytes"), number("memory_limit")) {
+        (Some(now), Some(limit)) => format!("{now} of {limit} MiB"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_worker_is_shown_beside_its_limit() {
+        let row = json!({ "memory_bytes": 28_311_552, "memory_limit": 268_435_456 });
+        assert_eq!(memory(&row), "27 of 256 MiB");
+        assert_eq!(memory(&json!({ "memory_bytes": null, "memory_limit": null })), "");
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::{
     Context, EXIT_DEVICE, Failure, Limit, Outcome,
     access::Access,
+    adhoc,
     out::{Cell, Out, Tone},
 };
 use crate::control::protocol::{Call, Line};
@@ -14,22 +15,41 @@ use crate::control::protocol::{Call, Line};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The device, or one of its points
-    #[arg(value_name = "DEVICE[/POINT]")]
-    what: String,
+    #[arg(value_name = "DEVICE[/POINT]", required_unless_present = "driver")]
+    what: Option<String>,
+    #[command(flatten)]
+    adhoc: adhoc::Arguments,
     #[command(flatten)]
     limit: Limit,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
-    let (device, point) = match arguments.what.split_once('/') {
+    if arguments.adhoc.driver().is_none() {
+        let what = arguments.what.as_deref().unwrap_or_default();
+        return read(context, what, arguments.limit);
+    }
+    let made = adhoc::Temporary::new(context, &arguments.adhoc)?;
+    if !arguments.adhoc.is_test() {
+        return read(&made.context, adhoc::DEVICE, arguments.limit);
+    }
+    Access::open(&made.context, &[adhoc::DEVICE], arguments.limit.duration())?.close()?;
+    match context.out.json {
+        true => context.out.document(&json!({ "online": true })),
+        false => context.out.line("online"),
+    }
+    Ok(())
+}
+
+fn read(context: &Context, what: &str, limit: Limit) -> Outcome {
+    let (device, point) = match what.split_once('/') {
         Some((device, point)) => (device, Some(point)),
-        None => (arguments.what.as_str(), None),
+        None => (what, None),
     };
-    let mut access = Access::open(context, &[device], arguments.limit.duration())?;
+    let mut access = Access::open(context, &[device], limit.duration())?;
     let call = Call::Read {
         device: device.to_owned(),
         points: point.map(str::to_owned).into_iter().collect(),
-        deadline_ms: arguments.limit.millis(),
+        deadline_ms: limit.millis(),
     };
     let answer = access.call(call, |_| {});
     access.close()?;

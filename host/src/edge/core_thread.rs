@@ -312,6 +312,8 @@ impl CoreThread {
             }
             // Without an open file nothing is written or read.
             Output::Journal { .. } | Output::JournalLoad { .. } => None,
+            // Asked for by nobody yet.
+            Output::Handover { .. } => None,
             // Handled by the caller.
             Output::Open { .. } => None,
         };

@@ -50,6 +50,8 @@ pub struct PluginFacts {
     pub memory_limit: Option<u64>,
     /// Times its worker was started again.
     pub restarts: u64,
+    /// When its worker died last, seconds since 1970 UTC, and why.
+    pub last_death: Option<(i64, String)>,
     /// What was wrong with what it said.
     pub boundary: BoundaryStats,
 }

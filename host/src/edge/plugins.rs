@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use busbar_contract::{
@@ -97,6 +97,8 @@ struct Known {
     handle: Option<Arc<Plugin>>,
     memory_limit: Option<u64>,
     restarts: u64,
+    /// When it died last, seconds since 1970 UTC, and why.
+    last_death: Option<(i64, String)>,
 }
 
 impl Registry {
@@ -120,6 +122,7 @@ fn facts(known: &Known) -> PluginFacts {
         worker_memory: worker_pid.and_then(process::resident_of),
         memory_limit: known.memory_limit,
         restarts: known.restarts,
+        last_death: known.last_death.clone(),
         boundary: known.handle.as_ref().map(|handle| handle.stats()).unwrap_or_default(),
     }
 }
@@ -131,6 +134,7 @@ fn known(entry: &Entry) -> Known {
         handle: None,
         memory_limit: isolated.then_some(entry.model.memory_limit),
         restarts: 0,
+        last_death: None,
     }
 }
 
@@ -316,9 +320,7 @@ impl Plugins {
     ) -> Option<Input> {
         let entry = self.entries.get_mut(plugin).filter(|entry| entry.start == start)?;
         entry.handle = Some(Arc::clone(&handle));
-        if let Some(known) = self.registry.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(plugin) {
-            known.handle = Some(handle);
-        }
+        self.note(plugin, |known| known.handle = Some(handle));
         Some(Input::PluginReady(ready))
     }
 
@@ -328,24 +330,30 @@ impl Plugins {
         if entry.model.isolation == Isolation::InProcess || entry.probed.is_err() {
             return Some(Input::PluginFailed { plugin, reason });
         }
-        let reason = match after_crash(&mut entry.crashes, Instant::now()) {
+        let name = entry.model.name.clone();
+        // The core's own line about a failing plugin is limited; every death is told, and there are few.
+        tracing::error!(plugin = name, "a worker ended: {reason}");
+        let pause = after_crash(&mut entry.crashes, Instant::now());
+        self.note(plugin, |known| {
+            known.last_death = Some((unix_seconds(), reason.clone()));
+            known.restarts += u64::from(pause.is_some());
+        });
+        let reason = match pause {
             Some(pause) => {
                 self.load(plugin, pause);
-                self.count_restart(plugin);
                 format!("{reason}; it is started again")
             }
             None => format!(
-                "{reason}; it died {MAX_CRASHES} times within {} s and stays down: report it to its maker; `busbar plugin restart {}` starts it again",
-                CRASH_WINDOW.as_secs(),
-                entry.model.name
+                "{reason}; it died {MAX_CRASHES} times within {} s and stays down: report it to its maker; `busbar plugin restart {name}` starts it again",
+                CRASH_WINDOW.as_secs()
             ),
         };
         Some(Input::PluginFailed { plugin, reason })
     }
 
-    fn count_restart(&self, plugin: usize) {
+    fn note(&self, plugin: usize, change: impl FnOnce(&mut Known)) {
         if let Some(known) = self.registry.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(plugin) {
-            known.restarts += 1;
+            change(known);
         }
     }
 
@@ -365,7 +373,7 @@ impl Plugins {
         tracing::warn!(plugin = name, "started again by {who}");
         entry.crashes.clear();
         self.load_after(plugin, Duration::ZERO, true);
-        self.count_restart(plugin);
+        self.note(plugin, |known| known.restarts += 1);
         Ok(Input::PluginFailed { plugin, reason: format!("started again by {who}") })
     }
 
@@ -443,6 +451,11 @@ fn connections(site: &Site, model: &PluginModel) -> Vec<(usize, Json)> {
         })
         .map(|(index, device)| (index, device.connection.clone()))
         .collect()
+}
+
+fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Counts a death; the pause before the next start, or `None` when it is one too many.

@@ -12,4 +12,5 @@ mod common;
 mod config;
 mod direct;
 mod lifecycle;
+mod operate;
 mod socket;

@@ -2,6 +2,8 @@
 
 mod crowd;
 mod demo;
+mod isolation;
 mod lost;
 mod outage;
 mod reload;
+mod survival;

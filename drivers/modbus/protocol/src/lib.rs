@@ -17,6 +17,8 @@
 pub mod address;
 pub mod call;
 pub mod error;
+mod hint;
+mod holder;
 mod line;
 pub mod link;
 pub mod memory;

@@ -2,7 +2,8 @@
 //!
 //! Two programs on one RS-485 line read each other's answers, so a port is opened exclusively in both ways
 //! Linux has: `TIOCEXCL` refuses later opens by anybody but root, and an advisory lock on the open file
-//! catches the rest. [`lock_path`] names the UUCP lock file that older tools look at.
+//! catches the rest. The lock file in the UUCP style ([`lock_path`]) is honoured where an older tool left one, and never
+//! made. Whoever has the port is named (`holder.rs`).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,6 +18,7 @@ use rustix::termios::{ioctl_tiocexcl, ioctl_tiocnxcl};
 use serial2_tokio::{CharSize, SerialPort, Settings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::holder::{self, Holder};
 use crate::problem::Problem;
 
 /// Parity of a serial line.
@@ -91,16 +93,21 @@ impl SerialSettings {
     /// # Errors
     /// The operating system's reason; a port in use by another program says so.
     pub fn open(&self) -> io::Result<SerialStream> {
-        let in_use = || {
-            let text = format!("{} is in use by another program; stop it or choose another port", self.path);
+        let used_by = |holder: Option<Holder>| {
+            let holder = holder.map_or_else(|| "another program".to_owned(), |holder| holder.to_string());
+            let text = format!("{} is in use by {holder}; stop it or choose another port", self.path);
             io::Error::new(io::ErrorKind::ResourceBusy, text)
         };
+        let in_use = || used_by(holder::of_port(&self.path));
         let busy =
             |error: io::Error| if error.kind() == io::ErrorKind::ResourceBusy { in_use() } else { error };
         let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed();
         let lock =
             OpenOptions::new().read(true).write(true).custom_flags(flags).open(&self.path).map_err(busy)?;
         lock.try_lock().map_err(|_| in_use())?;
+        if let Some(holder) = holder::of_lock_file(Path::new(&lock_path(&canonical_path(&self.path)))) {
+            return Err(used_by(Some(holder)));
+        }
         let port =
             SerialPort::open(&self.path, |settings: Settings| self.apply(settings)).map_err(|error| {
                 if error.raw_os_error().is_some() { busy(error) } else { self.not_applied(&error) }
@@ -177,7 +184,7 @@ impl AsyncWrite for SerialStream {
     }
 }
 
-/// The lock file of a port in the UUCP style, for tools that know only that.
+/// The lock file of a port in the UUCP style (Filesystem Hierarchy Standard 3.0, 5.9), for tools that know only that.
 #[must_use]
 pub fn lock_path(path: &str) -> String {
     let name = Path::new(path)

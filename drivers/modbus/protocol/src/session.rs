@@ -186,7 +186,8 @@ impl Session {
         }
         let stream = self.connect.connect().await.map_err(|error| self.over(&error))?;
         self.counters.connections += 1;
-        let stream: BoxStream = Box::new(Tap::new(stream, self.frame_log.clone()));
+        let stream: BoxStream =
+            Box::new(Tap::new(stream, self.frame_log.clone(), self.carrier == Carrier::Tcp));
         self.open = Some(match self.carrier {
             Carrier::Tcp => Open::Tcp { client: boxed(tcp::attach_slave(stream, Slave(0))), used: false },
             Carrier::RtuOverTcp | Carrier::Serial => {

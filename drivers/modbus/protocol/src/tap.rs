@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::hint::{Direction, hint};
 use crate::link::BoxStream;
 
 /// A switch shared by the session and whoever operates it.
@@ -28,10 +29,12 @@ impl FrameLog {
         self.0.store(on, Ordering::Relaxed);
     }
 
-    fn log(&self, direction: &'static str, bytes: &[u8]) {
+    fn log(&self, mbap: bool, direction: Direction, bytes: &[u8]) {
         if self.0.load(Ordering::Relaxed) && !bytes.is_empty() {
             let frame: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            tracing::info!(target: "frame", direction, bytes = bytes.len(), frame, "frame");
+            let (hint, bytes) = (hint(mbap, direction, bytes), bytes.len());
+            let direction = if direction == Direction::Tx { "tx" } else { "rx" };
+            tracing::info!(target: "frame", direction, bytes, frame, hint, "frame");
         }
     }
 }
@@ -41,11 +44,13 @@ impl FrameLog {
 pub(crate) struct Tap {
     io: BoxStream,
     log: FrameLog,
+    /// Frames have the header of Modbus TCP.
+    mbap: bool,
 }
 
 impl Tap {
-    pub(crate) const fn new(io: BoxStream, log: FrameLog) -> Self {
-        Self { io, log }
+    pub(crate) const fn new(io: BoxStream, log: FrameLog, mbap: bool) -> Self {
+        Self { io, log, mbap }
     }
 }
 
@@ -57,7 +62,7 @@ impl AsyncRead for Tap {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.log.log("rx", buf.filled().get(before..).unwrap_or(&[]));
+        self.log.log(self.mbap, Direction::Rx, buf.filled().get(before..).unwrap_or(&[]));
         Poll::Ready(Ok(()))
     }
 }
@@ -65,7 +70,7 @@ impl AsyncRead for Tap {
 impl AsyncWrite for Tap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        self.log.log("tx", buf.get(..written).unwrap_or(&[]));
+        self.log.log(self.mbap, Direction::Tx, buf.get(..written).unwrap_or(&[]));
         Poll::Ready(Ok(written))
     }
 

@@ -538,7 +538,8 @@ impl World {
                 Reply::Page(_) => {}
             },
             Output::JournalOpen { .. } | Output::Journal { .. } | Output::JournalLoad { .. } => {}
-            Output::Log(_) | Output::Load { .. } | Output::Unload { .. } | Output::Applied { .. } => {}
+            Output::Log(_) | Output::Handover { .. } => {}
+            Output::Load { .. } | Output::Unload { .. } | Output::Applied { .. } => {}
         }
         Ok(())
     }

@@ -122,6 +122,12 @@ pub struct OpenRecord {
 }
 
 impl OpenRecord {
+    /// Number of its first sample.
+    #[must_use]
+    pub const fn first(&self) -> u64 {
+        self.record.first
+    }
+
     /// Number of the sample that would follow.
     #[must_use]
     pub const fn next(&self) -> u64 {

@@ -118,7 +118,12 @@ impl Lane {
 
     fn is_cut(&self, size: usize) -> bool {
         let last = size.checked_sub(1).and_then(|at| self.waiting.get(at));
-        matches!((self.cut, last), (Some(cut), Some(last)) if last.first + u64::from(last.count) >= cut)
+        matches!((self.ahead(), last), (Some(cut), Some(last)) if last.first + u64::from(last.count) >= cut)
+    }
+
+    /// The cut, where it is ahead: numbers of a queue in memory begin again, and then an old cut says nothing.
+    fn ahead(&self) -> Option<u64> {
+        self.cut.filter(|cut| self.waiting.front().is_some_and(|record| record.first < *cut))
     }
 
     /// Most records of the next batch.
@@ -133,12 +138,13 @@ impl Lane {
             return self.attempt.min(self.waiting.len());
         }
         let (mut samples, mut bytes) = (0_u64, 0_usize);
+        let cut = self.ahead();
         let fits = self.waiting.iter().take(self.most()).take_while(|record| {
             samples += u64::from(record.count);
             bytes += record.body.len();
             samples <= self.limits.samples
                 && bytes <= self.limits.bytes
-                && self.cut.is_none_or(|cut| record.first < cut)
+                && cut.is_none_or(|cut| record.first < cut)
         });
         fits.count().max(usize::from(!self.waiting.is_empty()))
     }
@@ -238,6 +244,12 @@ impl Lane {
     /// A new connection, perhaps to another server: what was learned about sizes is forgotten.
     pub const fn reconnected(&mut self) {
         self.narrow = usize::MAX;
+    }
+
+    /// The oldest record that is not settled.
+    #[must_use]
+    pub fn front(&self) -> Option<&Record> {
+        self.waiting.front()
     }
 
     /// Forgets every record behind the batch that was begun: the host delivers them again.

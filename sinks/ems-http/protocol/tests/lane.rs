@@ -259,9 +259,7 @@ fn the_first_batch_ends_where_an_earlier_process_ended_it() {
     let mut lane = Lane::new(LIMITS);
     lane.cut_at(3);
     (50..170).map(record).for_each(|record| lane.push(record));
-    assert_eq!(lane.begin().len(), 1, "a cut in the past costs one small batch");
-    lane.answered(&Answer::Accepted(Rejections::default()));
-    assert_eq!(lane.begin().len(), 100);
+    assert_eq!(lane.begin().len(), 100, "a cut in the past says nothing");
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl TryFrom<String> for Act {
             "session" => Self::Session,
             "configuration" => Self::Configuration,
             "panic" => Self::Panic,
-            "null" => Self::Crash(Crash::Null),
+            "null_pointer" => Self::Crash(Crash::Null),
             "abort" => Self::Crash(Crash::Abort),
             "exhaust" => Self::Crash(Crash::Exhaust),
             "spin" => Self::Crash(Crash::Spin),
@@ -63,7 +63,7 @@ impl TryFrom<String> for Act {
                 let ms = other.strip_prefix("delay:").and_then(|ms| ms.parse().ok());
                 Self::Delay(Duration::from_millis(ms.ok_or_else(|| {
                     format!(
-                        "expected ok, silent, refuse, no_answer, session, configuration, panic, null, abort, exhaust, spin or delay:MS, found {other:?}"
+                        "expected ok, silent, refuse, no_answer, session, configuration, panic, null_pointer, abort, exhaust, spin or delay:MS, found {other:?}"
                     )
                 })?))
             }
@@ -79,7 +79,7 @@ impl JsonSchema for Act {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "ok, silent, refuse, no_answer, session, configuration, panic, null, abort, exhaust, spin or delay:MS",
+            "description": "ok, silent, refuse, no_answer, session, configuration, panic, null_pointer, abort, exhaust, spin or delay:MS",
         })
     }
 }

@@ -77,7 +77,8 @@ async fn a_port_belongs_to_one_program() {
     let (_master, path) = terminal();
     let open = settings(&path).open().unwrap();
     let error = settings(&path).open().unwrap_err();
-    assert!(error.to_string().contains("in use by another program"), "{error}");
+    let expected = format!("{path} is in use by this gateway itself (process {})", std::process::id());
+    assert!(error.to_string().contains(&expected), "{error}");
     drop(open);
     assert!(settings(&path).open().is_ok());
 }

@@ -1,0 +1,172 @@
+//! What else can lie at the path.
+
+use std::{
+    fs,
+    io::{Seek, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
+};
+
+use busbar_core::journal::End;
+use rusqlite::Connection;
+
+use crate::support::*;
+
+fn prepared(content: &[u8]) -> Place {
+    let place = Place::new();
+    fs::create_dir_all(place.path().parent().unwrap()).unwrap();
+    fs::write(place.path(), content).unwrap();
+    place
+}
+
+#[test]
+fn not_a_database() {
+    for content in [&b"[[sink]] name = \"ems\""[..], &[0; 8192], &[0xff; 100_000]] {
+        let place = prepared(content);
+        let (mut file, recovered) = place.open();
+        assert!(recovered.notes[0].contains("damaged"), "{:?}", recovered.notes);
+        assert_eq!(recovered.ledger.accepted, 0);
+        assert!(recovered.next >= 1_767_225_600_000_000, "numbers go on where none can have been");
+        assert_eq!(fs::read(place.path().with_extension("db.damaged-1")).unwrap(), content);
+        let next = recovered.next;
+        commit(&mut file, &rows(vec![row(next..next + 3, 0)], 0));
+        assert_eq!(waiting(&mut file, 9).len(), 3);
+    }
+}
+
+#[test]
+fn an_empty_file_is_a_new_queue() {
+    let place = prepared(b"");
+    let (_, recovered) = place.open();
+    assert!(recovered.notes.is_empty());
+    assert_eq!((recovered.next, recovered.ledger.accepted), (1, 0));
+}
+
+#[test]
+fn another_database() {
+    let place = prepared(b"");
+    Connection::open(place.path())
+        .unwrap()
+        .execute_batch("CREATE TABLE bills(id); INSERT INTO bills VALUES (1)")
+        .unwrap();
+    let (_, recovered) = place.open();
+    assert!(recovered.notes[0].contains("found another SQLite file"), "{:?}", recovered.notes);
+    let kept = Connection::open(place.path().with_extension("db.damaged-1")).unwrap();
+    assert_eq!(kept.query_row("SELECT count(*) FROM bills", [], |row| row.get::<_, i64>(0)), Ok(1));
+}
+
+#[test]
+fn a_newer_version() {
+    let place = Place::new();
+    let (mut file, _) = place.open();
+    commit(&mut file, &rows(vec![row(1..=3, 0)], 0));
+    file.close().unwrap();
+    Connection::open(place.path()).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    let (file, recovered) = place.open();
+    assert!(
+        recovered.notes[0].contains("newer version of Busbar (schema 2, this one reads 1)"),
+        "{:?}",
+        recovered.notes
+    );
+    assert_eq!(recovered.ledger.accepted, 0);
+    assert!(place.files().contains(&"ems.db.newer-1".to_owned()));
+    drop(file);
+    // Put back under its old name and version nothing is missing.
+    let kept = place.path().with_extension("db.newer-1");
+    Connection::open(&kept).unwrap().pragma_update(None, "user_version", 1).unwrap();
+    fs::rename(kept, place.path()).unwrap();
+    let wal = format!("{}-wal", place.path().display());
+    let _ = fs::remove_file(wal);
+    assert_eq!(waiting(&mut place.open().0, 9), [1, 2, 3]);
+}
+
+#[test]
+fn a_directory_in_its_place() {
+    let place = Place::new();
+    fs::create_dir_all(place.path()).unwrap();
+    let refused = place.try_open().unwrap_err();
+    assert!(!refused.full && refused.text.contains("cannot be opened"), "{refused:?}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made() {
+    let place = Place::new();
+    fs::write(place.dir().join("queue"), "a file").unwrap();
+    let refused = place.try_open().unwrap_err();
+    assert!(refused.text.contains("expected a directory this user can write"), "{refused:?}");
+}
+
+#[test]
+fn another_owner() {
+    let place = Place::new();
+    let (_file, _) = place.open();
+    let refused = place.try_open().unwrap_err();
+    assert!(refused.text.contains("locked"), "{refused:?}");
+}
+
+#[test]
+fn modes() {
+    let place = Place::new();
+    let (mut file, _) = place.open();
+    commit(&mut file, &rows(vec![row(1..=3, 0)], 0));
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(place.path().parent().unwrap()), 0o750);
+    for name in place.files() {
+        assert_eq!(mode(&place.path().with_file_name(&name)), 0o600, "{name}");
+    }
+    assert_eq!(place.files(), ["ems.db", "ems.db-wal", "ems.db.reserve"]);
+}
+
+#[test]
+fn a_cut_log_costs_its_end_only() {
+    let place = Place::new();
+    let (mut file, _) = place.open();
+    for number in 0..10 {
+        commit(&mut file, &rows(vec![row(number * 10 + 1..=number * 10 + 10, 0)], 0));
+    }
+    let copy = crate::crash::copy(&place);
+    drop(file);
+    let log = format!("{}-wal", copy.path().display());
+    let size = fs::metadata(&log).unwrap().len();
+    let mut last = 100;
+    for cut in [10, size / 3, size / 2] {
+        fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(size - cut).unwrap();
+        let again = crate::crash::copy(&copy);
+        let (mut file, recovered) = again.open();
+        let pending = recovered.ledger.pending;
+        assert!(pending < last || cut == 10, "{pending} after a cut of {cut}");
+        assert_eq!(waiting(&mut file, 9), (1..=pending).collect::<Vec<_>>());
+        last = pending;
+    }
+}
+
+#[test]
+fn a_missing_log_is_told_and_numbers_do_not_come_back() {
+    let place = Place::new();
+    let (mut file, _) = place.open();
+    commit(&mut file, &rows(vec![row(1..=10, 0)], 0));
+    let copy = crate::crash::copy(&place);
+    fs::remove_file(format!("{}-wal", copy.path().display())).unwrap();
+    let (_, recovered) = copy.open();
+    assert!(recovered.notes[0].contains("-wal file is missing"), "{:?}", recovered.notes);
+    assert!(recovered.next >= 1_767_225_600_000_000);
+    // After an orderly end no log is there, and none is missed.
+    file.close().unwrap();
+    assert!(!place.files().contains(&"ems.db-wal".to_owned()));
+    assert!(place.open().1.notes.is_empty());
+}
+
+#[test]
+fn a_foreign_log_is_not_believed() {
+    let place = Place::new();
+    let (mut file, _) = place.open();
+    commit(&mut file, &rows(vec![row(1..=10, 0)], 0));
+    file.close().unwrap();
+    let log = format!("{}-wal", place.path().display());
+    fs::write(&log, vec![0x37; 50_000]).unwrap();
+    let mut edit = fs::OpenOptions::new().write(true).open(&log).unwrap();
+    edit.seek(SeekFrom::Start(0)).unwrap();
+    edit.write_all(&[0x37, 0x7f, 0x06, 0x82]).unwrap();
+    let (mut file, _) = place.open();
+    assert_eq!(waiting(&mut file, 9).len(), 10);
+    commit(&mut file, &ends(vec![settled(1, 10, End::Delivered)]));
+}

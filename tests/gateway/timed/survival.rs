@@ -1,0 +1,188 @@
+//! kill -9 at random moments under load, far sides also down at random: everything that was measured arrives (G7).
+//!
+//! Every answer of a simulated device carries the number of its request, so the devices know what they served and the
+//! far side knows what came. Lost may be only what was served less than `queue.flush` + 100 ms before a kill. Numbers
+//! come in order per point; one that comes twice has an interruption between its two arrivals.
+//!
+//! The suite runs [`ROUNDS`] interruptions; `BUSBAR_TEST_ROUNDS=200` and `BUSBAR_TEST_SEED` run the long form.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use busbar_tests::device::{Devices, Manner};
+use busbar_tests::{Gateway, Place, Recorder, until};
+
+use crate::shared::{device, quality};
+
+const ROUNDS: u32 = 24;
+const DEVICES: usize = 6;
+const POINTS: [&str; 3] = ["a", "b", "c"];
+
+/// `queue.flush` (50 ms) + 100 ms: what was served later than this before a kill may be lost.
+const UNSAFE: Duration = Duration::from_millis(150);
+/// From the note of a kill until the process is gone.
+const KILLING: Duration = Duration::from_millis(50);
+/// Replay of the rest after the last interruption.
+const DRAIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+struct History {
+    kills: Vec<Instant>,
+    /// Kills, and far sides taken down.
+    interruptions: Vec<Instant>,
+}
+
+#[test]
+fn what_was_measured_arrives_whatever_is_killed() {
+    let seed = setting("BUSBAR_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let rounds = setting("BUSBAR_TEST_ROUNDS").unwrap_or(u64::from(ROUNDS));
+    println!("BUSBAR_TEST_SEED={seed} BUSBAR_TEST_ROUNDS={rounds}");
+    let mut dice = Dice(seed | 1);
+
+    let devices = Devices::start(&[Manner::Counting; DEVICES]);
+    let mut broker = Recorder::start();
+    let mut gateway = Gateway::start(&configuration(&devices, &broker));
+    let mut history = History::default();
+    for _ in 0..rounds {
+        dice.pause(20, 900);
+        history.interruptions.push(Instant::now());
+        if dice.below(10) < 6 {
+            history.kills.push(Instant::now());
+            gateway.relaunch();
+        } else {
+            broker.down();
+            dice.pause(10, 700);
+            broker.up();
+        }
+    }
+
+    let served: Vec<u64> = devices.list.iter().map(|device| device.seen.requests()).collect();
+    until("everything to arrive", DRAIN, || {
+        let came = by_point(&broker);
+        let newest = |at: usize, point: &str| {
+            came.get(&(format!("d{at}"), point.to_owned()))
+                .and_then(|list| list.iter().map(|(number, _)| *number).max())
+                .unwrap_or(0)
+        };
+        (0..DEVICES).all(|at| POINTS.iter().all(|point| newest(at, point) >= served[at])).then_some(())
+    });
+    until("the books to agree", DRAIN, || (balance(&gateway) == Some(0.0)).then_some(()));
+    check(&devices, &broker, &history, &served);
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn configuration(devices: &Devices, broker: &Recorder) -> String {
+    let mut body = String::new();
+    for (at, simulated) in devices.list.iter().enumerate() {
+        let points: Vec<String> = (0..)
+            .step_by(2)
+            .zip(POINTS)
+            .map(|(address, name)| {
+                format!("{{ name = \"{name}\", address = \"holding:{address}\", type = \"float32\" }}")
+            })
+            .collect();
+        let keys = "poll_interval = \"60ms\"\nreconnect = { initial = \"50ms\", max = \"200ms\" }";
+        body +=
+            &device(&format!("d{at}"), &Place::Tcp(simulated.address).connection("tcp", 1), keys, &points);
+    }
+    body + &format!(
+        "[[sink]]\nname = \"broker\"\nplugin = \"mqtt\"\nreconnect = {{ initial = \"50ms\", max = \"200ms\" }}\n\
+         settings = {{ url = \"mqtt://{}\", format = \"json\", topic = \"busbar/{{host}}/{{device}}\" }}\n",
+        broker.address
+    )
+}
+
+/// Numbers and arrivals per device and point, in order of arrival. What is not good carries no number of its own.
+fn by_point(broker: &Recorder) -> BTreeMap<(String, String), Vec<(u64, Instant)>> {
+    let mut came: BTreeMap<(String, String), Vec<(u64, Instant)>> = BTreeMap::new();
+    for message in broker.written() {
+        let Some(device) = message.topic.rsplit('/').next() else { continue };
+        let Some(points) = message.payload["points"].as_object() else { continue };
+        for (point, sample) in points {
+            if quality(sample) != "good" {
+                continue;
+            }
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of requests")]
+            let number = sample["value"].as_f64().unwrap() as u64;
+            came.entry((device.to_owned(), point.clone())).or_default().push((number, message.at));
+        }
+    }
+    came
+}
+
+/// What the ledger of the sink leaves unexplained; `None` while something waits.
+fn balance(gateway: &Gateway) -> Option<f64> {
+    let answer = gateway.get("/metrics").ok().filter(|answer| answer.status == 200)?;
+    let metrics = busbar_tests::metrics::Metrics::parse(&answer.body);
+    let of = |name: &str| metrics.sum(name, &[("sink", "broker")]);
+    let ended = of("busbar_sink_delivered_total")
+        + of("busbar_sink_parked_total")
+        + of("busbar_sink_dropped_total")
+        + of("busbar_sink_pending_records");
+    let accepted = of("busbar_sink_accepted_total");
+    (accepted > 0.0).then_some(accepted - ended)
+}
+
+fn check(devices: &Devices, broker: &Recorder, history: &History, served: &[u64]) {
+    let came = by_point(broker);
+    let (mut lost, mut twice) = (0, 0);
+    for (at, simulated) in devices.list.iter().enumerate() {
+        for point in POINTS {
+            let list = &came[&(format!("d{at}"), point.to_owned())];
+            let mut first: BTreeMap<u64, Instant> = BTreeMap::new();
+            let mut newest = 0;
+            for (number, arrived) in list {
+                if let Some(before) = first.insert(*number, *arrived) {
+                    twice += 1;
+                    let between = |time: &&Instant| before <= **time && **time <= *arrived;
+                    let interrupted = history.interruptions.iter().any(|time| between(&time));
+                    assert!(interrupted, "d{at}/{point}: {number} came twice without an interruption");
+                } else {
+                    assert!(*number > newest, "d{at}/{point}: {number} came first after {newest}");
+                    newest = *number;
+                }
+            }
+            for number in (1..=served[at]).filter(|number| !first.contains_key(number)) {
+                lost += 1;
+                let time = simulated.seen.time(number).unwrap();
+                let near = history.kills.iter().any(|kill| time + UNSAFE > *kill && time < *kill + KILLING);
+                let last = history.kills.iter().rfind(|kill| **kill > time).map(|kill| *kill - time);
+                assert!(
+                    near,
+                    "d{at}/{point}: {number} never came; it was served {last:?} before the next kill"
+                );
+            }
+        }
+    }
+    let total: u64 = served.iter().sum::<u64>() * POINTS.len() as u64;
+    println!(
+        "{total} samples served, {lost} lost within {UNSAFE:?} before one of {} kills, {twice} came twice after one of \
+         {} interruptions",
+        history.kills.len(),
+        history.interruptions.len()
+    );
+}
+
+/// xorshift64: the same seed gives the same moments, as far as the machine allows.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// Lets the load run for a random time.
+    fn pause(&mut self, from_ms: u64, to_ms: u64) {
+        std::thread::sleep(Duration::from_millis(from_ms + self.below(to_ms - from_ms)));
+    }
+}
