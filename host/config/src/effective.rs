@@ -21,7 +21,7 @@ use crate::{
     map::secret_keys,
     point::{Kind, METADATA, kind},
     redact::{self, MASK},
-    secret::Origin,
+    secret::{Origin, is_whole},
     units, write,
 };
 
@@ -389,8 +389,8 @@ impl Writer<'_> {
         if self.notes.masked.contains(path) {
             return MASK.into();
         }
-        // A number or switch: a text is behind the mask.
-        if let (Some(raw), false) = (self.notes.references.get(path), value.is_string()) {
+        // A number, a switch, a word of a list, or an address: other texts are behind the mask.
+        if let Some(raw) = self.notes.references.get(path).filter(|raw| is_whole(raw)) {
             return raw.as_str().into();
         }
         match value {
