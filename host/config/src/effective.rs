@@ -12,7 +12,8 @@ use std::{
 };
 
 use busbar_core::model::{
-    Backoff, Block, CommandMode, Deadband, Device, Isolation, Plugin, Point, Send, Sink, Site, Timestamp,
+    Backoff, Block, CommandMode, Deadband, Device, Isolation, Order, Plugin, Point, Queue, Send, Sink, Site,
+    Sync, Timestamp,
 };
 use serde_json::{Map, Value as Json};
 
@@ -343,14 +344,10 @@ impl Writer<'_> {
         self.line(&owner, "bad_value", write::text(&sink.bad_value));
         self.line(&owner, "test", write::text(&sink.test));
         self.line("", "history", sink.history.to_string());
-        let queue = format!(
-            "{{ max_size = {}, max_age = {}, in_flight = {}, retry = {} }}",
-            write::text(&units::show_size(sink.queue.max_bytes)),
-            write::duration(sink.queue.max_age),
-            sink.queue.in_flight,
-            backoff(sink.queue.retry)
-        );
-        self.line("", "queue", queue);
+        // Without the table the queue is in memory, with the defaults.
+        if sink.queue.on_disk {
+            self.line("", "queue", queue(&sink.queue));
+        }
         self.line("", "reconnect", backoff(sink.reconnect));
         if let Some(commands) = notes.commands {
             self.line("", "commands", commands.to_string());
@@ -437,6 +434,29 @@ fn braces(value: &Json) -> Json {
 fn escaped(text: &str, in_point: bool) -> String {
     let text = redact::urls(text).replace("${", "$${");
     if in_point { text.replace('{', "{{").replace('}', "}}") } else { text }
+}
+
+fn queue(queue: &Queue) -> String {
+    let sync = match queue.sync {
+        Sync::Commit => "commit",
+        Sync::Checkpoint => "checkpoint",
+    };
+    let order = match queue.order {
+        Order::Fifo => "fifo",
+        Order::LiveFirst => "live-first",
+    };
+    let rate = queue.replay_rate.map(|rate| format!(", replay_rate = {rate}")).unwrap_or_default();
+    format!(
+        "{{ max_size = {}, max_age = {}, in_flight = {}, retry = {}, flush = {{ every = {}, records = {} }}, \
+         sync = {sync:?}, order = {order:?}{rate}, window = {} }}",
+        write::text(&units::show_size(queue.max_bytes)),
+        write::duration(queue.max_age),
+        queue.in_flight,
+        backoff(queue.retry),
+        write::duration(queue.flush_every),
+        queue.flush_records,
+        queue.window,
+    )
 }
 
 fn backoff(backoff: Backoff) -> String {

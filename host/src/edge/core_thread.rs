@@ -24,6 +24,7 @@ use super::{
     disk::{Disk, Job},
     inbox::{Inbox, Item},
     instances::Instances,
+    journal::{Journals, Wanted},
     names::Names,
     operators::Operators,
     plugin_log::write_line,
@@ -59,6 +60,7 @@ pub(crate) struct CoreThread {
     pub(crate) names: Arc<Names>,
     pub(crate) plugins: Plugins,
     pub(crate) disk: Disk,
+    pub(crate) journals: Arc<Journals>,
     pub(crate) instances: Instances,
     pub(crate) operators: Operators,
     pub(crate) turns: Arc<Turns>,
@@ -286,18 +288,22 @@ impl CoreThread {
                 write_line(&line);
                 None
             }
-            Output::JournalOpen { sink } => {
-                let result = Err("this version keeps queues in memory only".to_owned());
-                Some(Input::JournalOpened { sink, result })
+            Output::JournalOpen { sink } => self.journal(sink, Wanted::Open),
+            Output::Journal { sink, transaction } => self.journal(sink, Wanted::Commit(transaction)),
+            Output::JournalLoad { sink, from, records, bytes } => {
+                self.journal(sink, Wanted::Load { from, records, bytes })
             }
-            // Without an open file nothing is written or read.
-            Output::Journal { .. } | Output::JournalLoad { .. } => None,
             // Asked for by nobody yet.
             Output::Handover { .. } => None,
             // Handled by the caller.
             Output::Open { .. } => None,
         };
         self.backlog.extend(answer);
+    }
+
+    /// The core names a sink by its place in the site it runs.
+    fn journal(&self, sink: usize, wanted: Wanted) -> Option<Input> {
+        self.journals.submit(sink, self.core.site().sinks.get(sink)?, wanted)
     }
 
     fn open_all(&mut self, mut opens: Vec<(usize, u64, Open)>) {
@@ -327,6 +333,7 @@ impl CoreThread {
         for name in self.plugins.shutdown() {
             tracing::warn!(plugin = name, "its runtime did not end in time and is left behind");
         }
+        self.journals.finish();
         self.disk.finish();
     }
 }

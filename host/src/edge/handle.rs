@@ -9,12 +9,14 @@ use std::{
 use busbar_contract::Origin;
 use busbar_core::{Core, Now, input::Ask, output::Reply};
 use busbar_loader::BoundaryStats;
+use busbar_queue::File;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     core_thread::Turns,
     frames::Frame,
     inbox::{Inbox, Item},
+    journal::Journals,
     names::Names,
     operators::{Asked, MAX_UNREAD},
     plugins::{News, Registry},
@@ -22,6 +24,9 @@ use super::{
 
 /// Longest wait for the core thread to answer a question; it answers within a turn, so this means that it hangs.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// Longest wait for a queue file: a slow disk may be busy with a large transaction.
+const QUEUE_TIME: Duration = Duration::from_secs(20);
 
 /// The core thread did not answer in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +78,7 @@ pub struct CoreHandle {
     registry: Arc<Registry>,
     turns: Arc<Turns>,
     names: Arc<Names>,
+    journals: Arc<Journals>,
 }
 
 /// The frames of one device while this lives; then the driver's switch is as it was.
@@ -119,8 +125,9 @@ impl CoreHandle {
         registry: Arc<Registry>,
         turns: Arc<Turns>,
         names: Arc<Names>,
+        journals: Arc<Journals>,
     ) -> Self {
-        Self { inbox, registry, turns, names }
+        Self { inbox, registry, turns, names, journals }
     }
 
     /// Logs the frames of a device, or no longer. The device is known.
@@ -152,6 +159,26 @@ impl CoreHandle {
         match tokio::time::timeout(ANSWER_TIME, answered).await {
             Ok(Ok(answer)) => answer,
             _ => Err(NotAnswered.to_string()),
+        }
+    }
+
+    /// Asks the queue file of the sink `sink`, in turn with the core's own work on it.
+    pub async fn ask_queue<T: Send + 'static>(
+        &self,
+        sink: &str,
+        ask: impl FnOnce(&mut File) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (sender, answer) = oneshot::channel();
+        self.journals.ask(
+            sink,
+            Box::new(move |file| {
+                let _ = sender.send(file.map(ask));
+            }),
+        )?;
+        match tokio::time::timeout(QUEUE_TIME, answer).await {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(_) => Err(format!("the queue file of {sink} is not open")),
+            Err(_) => Err(format!("the disk did not answer within {} s", QUEUE_TIME.as_secs())),
         }
     }
 

@@ -7,7 +7,8 @@
 //!                                                  \--replies--> whoever asked
 //! ```
 //!
-//! Threads: one for the core, one for the disk; helper threads exist only while a plugin is loaded, opened or ended.
+//! Threads: one for the core, one for the disk, one per queue on disk; helper threads exist only while a plugin is
+//! loaded, opened or ended.
 
 mod audit;
 mod callbacks;
@@ -18,6 +19,7 @@ pub(crate) mod frames;
 mod handle;
 mod inbox;
 mod instances;
+mod journal;
 mod names;
 mod operators;
 mod plugin_log;
@@ -40,6 +42,7 @@ use self::{
     disk::Disk,
     inbox::{Closer, Inbox, Item},
     instances::Instances,
+    journal::Journals,
     names::Names,
     operators::Operators,
     plugins::{Plugins, Shared, cache_dir},
@@ -69,7 +72,9 @@ pub struct Edge {
 impl Edge {
     /// Starts the core and begins to load the plugins; returns at once.
     pub fn start(start: Start<'_>) -> Result<Self, String> {
-        let Start { site, probed, data_dir, launcher, log_level } = start;
+        let Start { mut site, probed, data_dir, launcher, log_level } = start;
+        let durable = durable_sinks(&site, &probed);
+        journal::place(&mut site, data_dir, durable);
         let inbox = Inbox::new();
         let names: Arc<Names> = Arc::default();
         for device in site.devices.iter().filter(|device| device.frame_log) {
@@ -86,9 +91,16 @@ impl Edge {
         let answers = Arc::clone(&inbox);
         let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(Box::new(input))))?;
         let clock = Clock::new();
+        let answers = Arc::clone(&inbox);
+        let journals = Journals::new(data_dir, clock, move |input| answers.send(Item::Host(Box::new(input))));
         let turns: Arc<Turns> = Arc::default();
-        let handle =
-            CoreHandle::new(Arc::clone(&inbox), plugins.registry(), Arc::clone(&turns), Arc::clone(&names));
+        let handle = CoreHandle::new(
+            Arc::clone(&inbox),
+            plugins.registry(),
+            Arc::clone(&turns),
+            Arc::clone(&names),
+            Arc::clone(&journals),
+        );
         let core = Core::new(site, read_switches(data_dir), seed(), clock.now());
         let thread = CoreThread {
             core,
@@ -99,6 +111,7 @@ impl Edge {
             names,
             plugins,
             disk,
+            journals,
             instances: Instances::default(),
             operators: Operators::default(),
             turns,
@@ -136,6 +149,15 @@ impl Edge {
         self.handle.send(Item::Host(Box::new(Input::Shutdown)));
         self.thread.join().map_err(|_| "the core thread panicked: this is a bug of Busbar".to_owned())
     }
+}
+
+/// Names of sink plugins that keep their queue on disk, as far as they could be probed.
+fn durable_sinks(site: &Site, probed: &[Result<Probed, String>]) -> impl Fn(&str) -> bool + use<> {
+    let durable =
+        |probed: &Result<Probed, String>| probed.as_ref().is_ok_and(|probed| probed.describe.sink.durable);
+    let known = site.plugins.iter().zip(probed).filter(|(_, probed)| durable(probed));
+    let names: std::collections::HashSet<String> = known.map(|(plugin, _)| plugin.name.clone()).collect();
+    move |plugin| names.contains(plugin)
 }
 
 /// The persisted switches. A host that cannot read them starts with commands locked: an operator may have locked them.
