@@ -139,6 +139,8 @@ impl Writer<'_> {
             CommandMode::Locked => "\"locked\"",
         };
         self.line("host", "commands", commands);
+        self.line("host", "upgrade_timeout", write::duration(host.upgrade_timeout));
+        self.line("host", "watch_plugins", host.watch_plugins.to_string());
         self.line("host", "select_timeout", write::duration(core.select_timeout));
         let Some(admin) = &host.admin else { return };
         self.out.push_str("\n[host.admin]\n");

@@ -60,6 +60,13 @@ pub(crate) const HOST: &[Key] = &[
         "Whether commands pass; `busbar lock` overrides it.",
     )
     .or("\"enabled\""),
+    key(
+        "upgrade_timeout",
+        Form::Duration(1_000),
+        "Length of the trial of a new plugin version; until then its points must be good again and stay so.",
+    )
+    .or("\"30s\""),
+    key("watch_plugins", Form::Bool, "Tries new files in plugin_dirs by itself, while running.").or("true"),
     key("select_timeout", Form::Duration(1), "How long a selection lives without an operate.").or("\"30s\""),
     key(
         "only",

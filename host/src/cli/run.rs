@@ -29,7 +29,7 @@ use crate::{
     },
     catalog::StageDir,
     control::server::ControlSocket,
-    edge::{CoreHandle, Edge, Start},
+    edge::{CoreHandle, Edge, Start, upgrade},
     lock,
     logging::{self, Format},
     memory,
@@ -64,7 +64,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     if arguments.once {
         return once::run(context, &arguments.device, Duration::from_secs(arguments.timeout));
     }
-    let sound = prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?;
+    let sound = prepare::sound(context, prepare::prepare_start(context))?;
     let host = sound.host.clone();
     let format = match host.log.format {
         LogFormat::Text => Format::Text,
@@ -93,13 +93,22 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
 }
 
 fn start_edge(sound: Sound, host: &HostSettings) -> Result<Edge, Failure> {
-    let Sound { site, probed, .. } = sound;
+    let Sound { site, probed, beginning, .. } = sound;
+    let settings = upgrade::Settings {
+        data_dir: host.data_dir.clone(),
+        stage_dir: StageDir::of_host(host).path().to_owned(),
+        plugin_dirs: host.plugin_dirs.clone(),
+        watch: host.watch_plugins,
+        timeout: host.upgrade_timeout,
+        launcher: Launcher::default(),
+    };
     Edge::start(Start {
         site,
         probed,
         data_dir: &host.data_dir,
         launcher: Launcher::default(),
         log_level: host.log.level.as_str().to_owned(),
+        upgrade: Some((settings, beginning)),
     })
     .map_err(Failure::Config)
 }

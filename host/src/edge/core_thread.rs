@@ -30,6 +30,7 @@ use super::{
     plugin_log::write_line,
     plugins::{News, Plugins},
     queue::COLLECT,
+    upgrade::bridge::Versions,
 };
 
 /// Inputs taken in one turn.
@@ -63,6 +64,8 @@ pub(crate) struct CoreThread {
     pub(crate) journals: Arc<Journals>,
     pub(crate) instances: Instances,
     pub(crate) operators: Operators,
+    /// Versions that start, and hand-overs under way.
+    pub(crate) versions: Versions,
     pub(crate) turns: Arc<Turns>,
     /// What outputs brought back at once.
     pub(crate) backlog: VecDeque<Input>,
@@ -141,11 +144,17 @@ impl CoreThread {
     fn take_news(&mut self, news: News) {
         let input = match news {
             News::Loaded { plugin, start, handle, ready } => {
-                self.plugins.loaded(plugin, start, handle, ready)
+                if let Some(input) = self.plugins.loaded(plugin, start, handle, ready) {
+                    self.step(input);
+                    self.versions.started(plugin, Ok(plugin));
+                }
+                None
             }
             News::Failed { plugin, start, reason } | News::Down { plugin, start, reason } => {
+                self.versions.started(plugin, Err(reason.clone()));
                 self.plugins.down(plugin, start, reason)
             }
+            News::Upgrade(ask) => self.versions.take(ask, &self.core, &mut self.plugins),
             News::Opened { instance, handle } => {
                 let inputs = self.instances.opened(instance, handle);
                 self.backlog.extend(inputs);
@@ -167,7 +176,9 @@ impl CoreThread {
         origin: &Origin,
         answer: oneshot::Sender<Result<(), String>>,
     ) -> Option<Input> {
-        let (input, outcome) = match self.plugins.restart(plugin, &origin.client) {
+        // The version that serves, whose number is another than the configuration's after an upgrade.
+        let serving = self.core.plugins().get(plugin).map_or(plugin, |view| view.index);
+        let (input, outcome) = match self.plugins.restart(serving, &origin.client) {
             Ok(input) => (Some(input), Ok(())),
             Err(reason) => (None, Err(reason)),
         };
@@ -293,8 +304,10 @@ impl CoreThread {
             Output::JournalLoad { sink, from, records, bytes } => {
                 self.journal(sink, Wanted::Load { from, records, bytes })
             }
-            // Asked for by nobody yet.
-            Output::Handover { .. } => None,
+            Output::Handover { id, step } => {
+                self.versions.step(id, step);
+                None
+            }
             // Handled by the caller.
             Output::Open { .. } => None,
         };

@@ -20,6 +20,7 @@ use super::{
     names::Names,
     operators::{Asked, MAX_UNREAD},
     plugins::{News, Registry},
+    upgrade::{Board, Progress, Upgrades, What},
 };
 
 /// Longest wait for the core thread to answer a question; it answers within a turn, so this means that it hangs.
@@ -79,6 +80,7 @@ pub struct CoreHandle {
     turns: Arc<Turns>,
     names: Arc<Names>,
     journals: Arc<Journals>,
+    upgrades: Upgrades,
 }
 
 /// The frames of one device while this lives; then the driver's switch is as it was.
@@ -126,8 +128,25 @@ impl CoreHandle {
         turns: Arc<Turns>,
         names: Arc<Names>,
         journals: Arc<Journals>,
+        upgrades: Upgrades,
     ) -> Self {
-        Self { inbox, registry, turns, names, journals }
+        Self { inbox, registry, turns, names, journals, upgrades }
+    }
+
+    /// Versions of plugins.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.upgrades.board)
+    }
+
+    /// Tries another version of a plugin: a file, or without one the version before. `Err` is for the operator.
+    pub fn upgrade(
+        &self,
+        plugin: &busbar_core::model::Plugin,
+        file: Option<PathBuf>,
+        who: &str,
+    ) -> Result<mpsc::Receiver<Progress>, String> {
+        self.upgrades.ask(plugin, file.map_or(What::Previous, What::File), who)
     }
 
     /// Logs the frames of a device, or no longer. The device is known.

@@ -26,6 +26,7 @@ mod plugin_log;
 mod plugins;
 mod queue;
 pub(crate) mod store;
+pub mod upgrade;
 
 pub use audit::AUDIT_FILE;
 pub use frames::Frame;
@@ -61,18 +62,21 @@ pub struct Start<'a> {
     pub launcher: Launcher,
     /// Log level given to plugins.
     pub log_level: String,
+    /// Upgrades while it runs, and what the start decided about versions; `None`: not here.
+    pub upgrade: Option<(upgrade::Settings, upgrade::begin::Beginning)>,
 }
 
 /// The running edge.
 pub struct Edge {
     handle: CoreHandle,
     thread: JoinHandle<()>,
+    upgrades: Option<upgrade::Service>,
 }
 
 impl Edge {
     /// Starts the core and begins to load the plugins; returns at once.
     pub fn start(start: Start<'_>) -> Result<Self, String> {
-        let Start { mut site, probed, data_dir, launcher, log_level } = start;
+        let Start { mut site, probed, data_dir, launcher, log_level, upgrade } = start;
         let durable = durable_sinks(&site, &probed);
         journal::place(&mut site, data_dir, durable);
         let inbox = Inbox::new();
@@ -87,6 +91,8 @@ impl Edge {
             log_level,
             cache_dir: cache_dir(data_dir),
         };
+        let (upgrades, requests) = upgrade::Upgrades::new();
+        let (models, found) = (site.plugins.clone(), probed.clone());
         let plugins = Plugins::new(&site, probed, shared);
         let answers = Arc::clone(&inbox);
         let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(Box::new(input))))?;
@@ -100,6 +106,7 @@ impl Edge {
             Arc::clone(&turns),
             Arc::clone(&names),
             Arc::clone(&journals),
+            upgrades.clone(),
         );
         let core = Core::new(site, read_switches(data_dir), seed(), clock.now());
         let thread = CoreThread {
@@ -114,6 +121,7 @@ impl Edge {
             journals,
             instances: Instances::default(),
             operators: Operators::default(),
+            versions: upgrade::bridge::Versions::default(),
             turns,
             backlog: VecDeque::new(),
             outputs: Vec::new(),
@@ -121,6 +129,7 @@ impl Edge {
             synchronised: None,
             stop_at: None,
         };
+        let bridge = upgrade::bridge::Bridge { inbox: Arc::clone(&thread.inbox), core: handle.clone() };
         let closer = Closer(Arc::clone(&thread.inbox));
         let thread = std::thread::Builder::new()
             .name("busbar-core".into())
@@ -129,7 +138,19 @@ impl Edge {
                 thread.run();
             })
             .map_err(|error| format!("the core thread could not be started: {error}"))?;
-        Ok(Self { handle, thread })
+        let upgrades = upgrade
+            .map(|(settings, beginning)| {
+                upgrade::Service::start(
+                    settings,
+                    beginning,
+                    (&models, &found),
+                    bridge,
+                    upgrades.board,
+                    requests,
+                )
+            })
+            .transpose()?;
+        Ok(Self { handle, thread, upgrades })
     }
 
     /// The way to the core.
@@ -147,7 +168,11 @@ impl Edge {
     /// Stops in order: drivers, sinks, plugins, disk. Bounded to about ten seconds.
     pub fn stop(self) -> Result<(), String> {
         self.handle.send(Item::Host(Box::new(Input::Shutdown)));
-        self.thread.join().map_err(|_| "the core thread panicked: this is a bug of Busbar".to_owned())
+        let ended = self.thread.join();
+        if let Some(upgrades) = self.upgrades {
+            upgrades.finish();
+        }
+        ended.map_err(|_| "the core thread panicked: this is a bug of Busbar".to_owned())
     }
 }
 
