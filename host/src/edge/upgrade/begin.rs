@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use busbar_core::model;
 
 use super::{
-    active::{Active, Failed, Fresh, Record, key},
+    active::{Active, Failed, Record, key},
     history::{Event, now},
 };
 
@@ -86,15 +86,21 @@ fn settle(key: &str, record: &mut Record) -> Vec<Event> {
 
 /// An orderly end is no death.
 pub(crate) fn orderly_end(active: &mut Active) -> bool {
-    let fresh = active.plugin.values_mut().filter_map(|record| record.fresh.as_mut());
-    fresh.fold(false, |news, fresh: &mut Fresh| std::mem::replace(&mut fresh.running, false) || news)
+    let mut news = false;
+    for fresh in active.plugin.values_mut().filter_map(|record| record.fresh.as_mut()) {
+        news |= std::mem::replace(&mut fresh.running, false);
+    }
+    news
 }
 
 #[cfg(test)]
 mod tests {
     use busbar_core::model::{Isolation, PluginKind};
 
-    use super::{super::active::Version, *};
+    use super::{
+        super::active::{Fresh, Version},
+        *,
+    };
 
     fn plugin(sha256: Option<&str>) -> model::Plugin {
         model::Plugin {

@@ -152,7 +152,7 @@ impl Bridge {
                 .and_then(|of| {
                     let (model, views) = (core.site().plugins.get(of)?.clone(), core.plugins());
                     let view = views.get(of)?;
-                    Some(Serving { of, serving: view.index, isolation: view.isolation, model })
+                    Some(Serving { of, serving: view.index, model })
                 })
         });
         found.map_err(|error| error.to_string())?.ok_or_else(|| "it is not configured any more".to_owned())
@@ -163,7 +163,5 @@ impl Bridge {
 pub(crate) struct Serving {
     pub(crate) of: usize,
     pub(crate) serving: usize,
-    /// Where it runs now.
-    pub(crate) isolation: Isolation,
     pub(crate) model: busbar_core::model::Plugin,
 }

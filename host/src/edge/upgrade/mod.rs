@@ -134,7 +134,6 @@ impl Service {
     ) -> Result<Self, String> {
         let mut history = History::open(&settings.data_dir);
         let mut active = beginning.active;
-        let before = active.clone();
         for note in &beginning.notes {
             tracing::warn!("{note}");
         }
@@ -143,10 +142,8 @@ impl Service {
             history.add(event);
         }
         first_time(&mut active, &mut history, plugins, probed);
-        if active != before || !beginning.copies.is_empty() {
-            if let Err(error) = active.write(&settings.data_dir) {
-                tracing::error!("{error}");
-            }
+        if let Err(error) = active.write(&settings.data_dir) {
+            tracing::error!("{error}");
         }
         board.show(&active, &history);
         let (stop, stopped) = bounded(0);
@@ -227,8 +224,8 @@ impl Thread {
             let _ = said.try_send(Progress::Step(text.to_owned()));
         };
         let result = match what {
-            What::File(file) => self.upgrader.from_file(&key, &file, &who, &say),
-            What::Previous => self.upgrader.to_previous(&key, &who, &say),
+            What::File(file) => self.upgrader.try_file(&key, &file, &who, &say),
+            What::Previous => self.upgrader.try_previous(&key, &who, &say),
         };
         let _ = progress.try_send(Progress::End(result));
     }

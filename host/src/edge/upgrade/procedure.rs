@@ -101,7 +101,7 @@ impl Upgrader {
     }
 
     /// An operator, or the watch, names a file.
-    pub(super) fn from_file(
+    pub(super) fn try_file(
         &mut self,
         key: &str,
         file: &Path,
@@ -117,7 +117,7 @@ impl Upgrader {
     }
 
     /// An operator wants the version before.
-    pub(super) fn to_previous(&mut self, key: &str, who: &str, say: Say<'_>) -> Result<String, String> {
+    pub(super) fn try_previous(&mut self, key: &str, who: &str, say: Say<'_>) -> Result<String, String> {
         let serving = self.bridge.serving(key)?;
         let previous = self.active.plugin.get(key).and_then(|record| record.previous.clone());
         let previous = previous.ok_or("there is no version before the one that runs")?;
@@ -401,7 +401,7 @@ impl Upgrader {
                 );
             } else {
                 tracing::info!(plugin = key, sha256, "a new file: {}", file.display());
-                let result = self.from_file(key, file, "a new file", &|text| {
+                let result = self.try_file(key, file, "a new file", &|text| {
                     tracing::info!(plugin = key, "upgrade: {text}")
                 });
                 match result {
