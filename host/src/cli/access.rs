@@ -85,7 +85,8 @@ impl Access {
                 };
                 site.sinks.clear();
                 site.plugins.clear();
-                let sound = Sound { site, probed: Vec::new(), host: look.host };
+                let sound =
+                    Sound { site, probed: Vec::new(), host: look.host, beginning: Default::default() };
                 Direct::start(sound, lock, &[], Duration::ZERO).map(|direct| Self::Direct(Box::new(direct)))
             }
             Err(LockError::Held { data_dir, pid }) => through_host(&data_dir, &pid).map(Self::Host),

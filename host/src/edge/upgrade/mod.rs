@@ -12,6 +12,7 @@ mod procedure;
 mod watch;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
@@ -141,7 +142,7 @@ impl Service {
             tracing::error!(plugin = event.plugin, version = event.version, "{}", event.reason);
             history.add(event);
         }
-        first_time(&mut active, &mut history, plugins, probed);
+        first_time(&mut active, &mut history, &beginning.copies, plugins, probed);
         if let Err(error) = active.write(&settings.data_dir) {
             tracing::error!("{error}");
         }
@@ -169,6 +170,7 @@ impl Service {
 fn first_time(
     active: &mut Active,
     history: &mut History,
+    copies: &BTreeMap<String, String>,
     plugins: &[model::Plugin],
     probed: &[Result<Probed, String>],
 ) {
@@ -185,7 +187,20 @@ fn first_time(
             version: probed.describe.version.clone(),
             since: history::now(),
         };
-        history.add(Event::new(&key, "first", &version.version, sha256, ""));
+        let reason = if copies.contains_key(&key) {
+            let file = probed.staged.source.display();
+            let before = &record.accepted;
+            format!(
+                "the private copy of version {} ({}) cannot be used; {file} is used instead",
+                before.version, before.sha256
+            )
+        } else {
+            String::new()
+        };
+        if !reason.is_empty() {
+            tracing::error!(plugin = key, "{reason}");
+        }
+        history.add(Event::new(&key, "first", &version.version, sha256, &reason));
         record.fresh = None;
         record.deployed.clone_from(sha256);
         record.accept(version);
