@@ -31,4 +31,5 @@ mod simulator;
 mod stop;
 mod timed;
 mod unprivileged;
+mod upgrade;
 mod values;

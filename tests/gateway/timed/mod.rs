@@ -6,3 +6,4 @@ mod isolation;
 mod lost;
 mod outage;
 mod survival;
+mod upgrade;

@@ -389,7 +389,8 @@ impl Upgrader {
             Err(error) => return tracing::warn!(plugin = key, "a new file cannot be used: {error}"),
         };
         let record = self.record(key).clone();
-        if record.accepted.sha256.is_empty() || record.deployed == sha256 {
+        let known = record.deployed == sha256 && !record.has_failed(&sha256);
+        if record.accepted.sha256.is_empty() || known {
             return;
         }
         if record.accepted.sha256 != sha256 {
