@@ -17,6 +17,8 @@ use busbar_core::model;
 use busbar_loader::{Expect, Launcher, LoadError, Probe, Probed, Report, Staged, registry, stage};
 use serde_json::Value as Json;
 
+use crate::edge::upgrade::active;
+
 /// Probes at the same time: they are processes.
 const PARALLEL: usize = 4;
 
@@ -37,6 +39,8 @@ struct Entry {
     kind: PluginKind,
     file: Result<PathBuf, LoadError>,
     sha256: Option<String>,
+    /// Sha256 of the private copy that is used instead of the file, if it is still good.
+    copy: Option<String>,
     examined: OnceLock<Result<Examined, LoadError>>,
 }
 
@@ -80,6 +84,16 @@ impl Catalog {
         let examined = self.examine(PluginKind::Driver, driver)?.as_ref().ok()?;
         let mut probe = examined.probe.lock().unwrap_or_else(PoisonError::into_inner);
         Some(probe.endpoint(connection).map_err(|error| error.to_string()))
+    }
+
+    /// Accepted versions, by [`crate::edge::upgrade::active::key`]: their private copies are used, whatever lies in the
+    /// directories. Where a copy is not good any more the deployed file is used, and the log says so.
+    #[must_use]
+    pub fn with_copies(mut self, copies: &BTreeMap<String, String>) -> Self {
+        for entry in self.entries.values_mut() {
+            entry.copy = copies.get(&active::key(entry.kind, &entry.name)).cloned();
+        }
+        self
     }
 
     /// Probes the plugins of `configured`, several at the same time.
@@ -140,8 +154,8 @@ impl Catalog {
     }
 
     fn probe(&self, entry: &Entry, name: &str) -> Result<Examined, LoadError> {
-        let file = entry.file.clone()?;
-        let staged: Staged = stage(self.stage.path(), name, &file, entry.sha256.as_deref())?;
+        let staged = self.staged(entry, name)?;
+        let file = staged.source.clone();
         let expect = Expect { kind: Some(entry.kind), name: None };
         let probe = Probe::start(&self.launcher, &staged, expect)?;
         let describe = probe
@@ -154,11 +168,27 @@ impl Catalog {
         }
         Ok(Examined { describe, probe: Mutex::new(probe) })
     }
+
+    fn staged(&self, entry: &Entry, name: &str) -> Result<Staged, LoadError> {
+        if let Some(sha256) = &entry.copy {
+            let shown = entry.file.clone().unwrap_or_else(|_| registry::file_name(entry.kind, name).into());
+            match stage::staged_copy(self.stage.path(), name, sha256, &shown) {
+                Ok(staged) => return Ok(staged),
+                Err(error) => {
+                    tracing::error!(
+                        plugin = name,
+                        "the accepted version cannot be used, the deployed file is tried: {error}"
+                    );
+                }
+            }
+        }
+        stage(self.stage.path(), name, &entry.file.clone()?, entry.sha256.as_deref())
+    }
 }
 
 impl Entry {
     fn new(name: &str, kind: PluginKind, file: Result<PathBuf, LoadError>, sha256: Option<String>) -> Self {
-        Self { name: name.to_owned(), kind, file, sha256, examined: OnceLock::new() }
+        Self { name: name.to_owned(), kind, file, sha256, copy: None, examined: OnceLock::new() }
     }
 
     fn finish(self) -> Result<Probed, LoadError> {

@@ -28,8 +28,7 @@ use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    catalog::StageDir,
-    cli::{Prepared, prepare_file},
+    cli::{Prepared, prepare_as_running},
     edge::{CoreHandle, NewConfig},
     good, logging,
     notify::Notifier,
@@ -239,7 +238,7 @@ impl Reloader {
 }
 
 fn read(config: &Path) -> Read {
-    let Prepared { mut loaded, catalog } = prepare_file(config, false, StageDir::of_host);
+    let Prepared { mut loaded, catalog, .. } = prepare_as_running(config);
     let host = loaded.host.clone();
     let Some(site) = loaded.site.take() else { return Read { loaded, host, checked: None } };
     let endpoints = site

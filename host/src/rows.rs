@@ -9,7 +9,10 @@ use busbar_core::{
 };
 use serde_json::{Map, Value as Json, json};
 
-use crate::edge::PluginFacts;
+use crate::edge::{
+    PluginFacts,
+    upgrade::{Board, Versions, active},
+};
 
 /// Nanoseconds per millisecond.
 const NS_PER_MS: i64 = 1_000_000;
@@ -119,13 +122,21 @@ fn device(view: &DeviceView<'_>) -> Json {
 
 /// Plugins in the order of the configuration; `facts` by the same index.
 #[must_use]
-pub fn plugins(core: &Core, facts: &[PluginFacts]) -> Vec<Json> {
+pub fn plugins(core: &Core, facts: &[PluginFacts], board: &Board) -> Vec<Json> {
     let unknown = PluginFacts::default();
-    core.plugins().iter().map(|view| plugin(view, facts.get(view.index).unwrap_or(&unknown))).collect()
+    core.plugins()
+        .iter()
+        .map(|view| {
+            let versions = board.of(&active::key(view.kind, view.name)).unwrap_or_default();
+            plugin(view, facts.get(view.index).unwrap_or(&unknown), &versions)
+        })
+        .collect()
 }
 
-fn plugin(view: &PluginView<'_>, facts: &PluginFacts) -> Json {
+fn plugin(view: &PluginView<'_>, facts: &PluginFacts, versions: &Versions) -> Json {
     json!({
+        "upgrade": upgrade(versions),
+        "versions": versions,
         "name": view.name,
         "kind": view.kind.as_str(),
         "version": view.version,
@@ -149,6 +160,27 @@ fn plugin(view: &PluginView<'_>, facts: &PluginFacts) -> Json {
         }),
         "boundary": facts.boundary,
     })
+}
+
+/// One sentence about versions, where there is something to say.
+fn upgrade(versions: &Versions) -> String {
+    match (&versions.trial, &versions.failed) {
+        (Some(trial), _) => format!("trial of {}: {}", named(&trial.version, &trial.sha256), trial.step),
+        (None, Some(failed)) => {
+            format!(
+                "{} failed at {}: {}",
+                named(&failed.version, &failed.sha256),
+                failed.since,
+                failed.reason
+            )
+        }
+        (None, None) => versions.note.clone(),
+    }
+}
+
+fn named(version: &str, sha256: &str) -> String {
+    let short = sha256.get(..12).unwrap_or(sha256);
+    if version.is_empty() { short.to_owned() } else { format!("{version} ({short})") }
 }
 
 /// Sinks in the order of the configuration.

@@ -32,4 +32,5 @@ mod simulator;
 mod stop;
 mod timed;
 mod unprivileged;
+mod upgrade;
 mod values;

@@ -37,10 +37,9 @@ fn busbar(site: &Site, groups: &str) -> Command {
 /// A folder of that user with the gateway and the driver in it.
 fn site(body: &str) -> Site {
     let site = Site::new(body);
-    built::gateway();
-    for name in ["busbar", "libbusbar_driver_modbus.so"] {
-        fs::copy(built::folder().join(name), site.dir.path().join(name)).unwrap();
-    }
+    let driver = "libbusbar_driver_modbus.so";
+    fs::copy(built::gateway(), site.dir.path().join("busbar")).unwrap();
+    fs::copy(built::folder().join(driver), site.dir.path().join(driver)).unwrap();
     let text = fs::read_to_string(site.config()).unwrap();
     let plugins = built::folder().display().to_string();
     fs::write(site.config(), text.replace(&plugins, &site.dir.path().display().to_string())).unwrap();

@@ -60,7 +60,7 @@ impl Site {
     pub fn write(&self, host: &str, body: &str) {
         let (plugins, admin) = (built::folder(), self.admin);
         let text = format!(
-            "[host]\nname = \"{HOST}\"\ndata_dir = \"data\"\nplugin_dirs = [\"{}\"]\n{host}\n\n[host.admin]\nlisten = \
+            "[host]\nname = \"{HOST}\"\ndata_dir = \"data\"\nplugin_dirs = [\"{}\"]\nwatch_plugins = false\n{host}\n\n[host.admin]\nlisten = \
              \"{admin}\"\n\n{body}\n",
             plugins.display()
         );
@@ -108,7 +108,16 @@ impl Gateway {
     /// When it ends or is not ready in time.
     #[must_use]
     pub fn start_site(site: Site) -> Self {
-        let mut gateway = Self { process: Process::new("busbar", launch(&site)), site };
+        Self::start_site_env(site, &[])
+    }
+
+    /// The same with environment variables; [`Self::restart`] does not repeat them.
+    ///
+    /// # Panics
+    /// When it ends or is not ready in time.
+    #[must_use]
+    pub fn start_site_env(site: Site, env: &[(&str, &str)]) -> Self {
+        let mut gateway = Self { process: Process::new("busbar", launch(&site, env)), site };
         until("/readyz to say 200", PATIENCE, || {
             if let Some(status) = gateway.process.ended() {
                 panic!("the gateway ended with {status}");
@@ -132,7 +141,7 @@ impl Gateway {
     /// Kills the gateway, wherever it is, and starts it again in the same folder without waiting for anything.
     pub fn relaunch(&mut self) {
         self.process.kill();
-        self.process = Process::new("busbar", launch(&self.site));
+        self.process = Process::new("busbar", launch(&self.site, &[]));
     }
 
     /// The bearer token made at first start.
@@ -244,11 +253,12 @@ impl Drop for Gateway {
     }
 }
 
-fn launch(site: &Site) -> std::process::Child {
+fn launch(site: &Site, env: &[(&str, &str)]) -> std::process::Child {
     let log = File::options().create(true).append(true).open(site.dir.path().join("log")).unwrap();
     let mut command = Command::new(built::gateway());
     command.arg("run").arg("--config").arg(relative(&site.config(), site.dir.path()));
     command.current_dir(site.dir.path()).stdin(Stdio::null()).env("NO_COLOR", "1");
+    command.envs(env.iter().copied());
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 

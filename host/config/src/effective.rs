@@ -12,7 +12,8 @@ use std::{
 };
 
 use busbar_core::model::{
-    Backoff, Block, CommandMode, Deadband, Device, Isolation, Plugin, Point, Send, Sink, Site, Timestamp,
+    Backoff, Block, CommandMode, Deadband, Device, Isolation, Order, Plugin, Point, Queue, Send, Sink, Site,
+    Sync, Timestamp,
 };
 use serde_json::{Map, Value as Json};
 
@@ -22,7 +23,7 @@ use crate::{
     map::secret_keys,
     point::{Kind, METADATA, kind},
     redact::{self, MASK},
-    secret::Origin,
+    secret::{Origin, is_whole},
     units, write,
 };
 
@@ -139,6 +140,8 @@ impl Writer<'_> {
             CommandMode::Locked => "\"locked\"",
         };
         self.line("host", "commands", commands);
+        self.line("host", "upgrade_timeout", write::duration(host.upgrade_timeout));
+        self.line("host", "watch_plugins", host.watch_plugins.to_string());
         self.line("host", "select_timeout", write::duration(core.select_timeout));
         self.line("host", "reload_timeout", write::duration(core.reload_timeout));
         self.line("host", "watch_config", host.watch_config.to_string());
@@ -351,14 +354,10 @@ impl Writer<'_> {
         self.line(&owner, "bad_value", write::text(&sink.bad_value));
         self.line(&owner, "test", write::text(&sink.test));
         self.line("", "history", sink.history.to_string());
-        let queue = format!(
-            "{{ max_size = {}, max_age = {}, in_flight = {}, retry = {} }}",
-            write::text(&units::show_size(sink.queue.max_bytes)),
-            write::duration(sink.queue.max_age),
-            sink.queue.in_flight,
-            backoff(sink.queue.retry)
-        );
-        self.line("", "queue", queue);
+        // Without the table the queue is in memory, with the defaults.
+        if sink.queue.on_disk {
+            self.line("", "queue", queue(&sink.queue));
+        }
         self.line("", "reconnect", backoff(sink.reconnect));
         if let Some(commands) = notes.commands {
             self.line("", "commands", commands.to_string());
@@ -397,8 +396,8 @@ impl Writer<'_> {
         if self.notes.masked.contains(path) {
             return MASK.into();
         }
-        // A number or switch: a text is behind the mask.
-        if let (Some(raw), false) = (self.notes.references.get(path), value.is_string()) {
+        // A number, a switch, a word of a list, or an address: other texts are behind the mask.
+        if let Some(raw) = self.notes.references.get(path).filter(|raw| is_whole(raw)) {
             return raw.as_str().into();
         }
         match value {
@@ -445,6 +444,29 @@ fn braces(value: &Json) -> Json {
 fn escaped(text: &str, in_point: bool) -> String {
     let text = redact::urls(text).replace("${", "$${");
     if in_point { text.replace('{', "{{").replace('}', "}}") } else { text }
+}
+
+fn queue(queue: &Queue) -> String {
+    let sync = match queue.sync {
+        Sync::Commit => "commit",
+        Sync::Checkpoint => "checkpoint",
+    };
+    let order = match queue.order {
+        Order::Fifo => "fifo",
+        Order::LiveFirst => "live-first",
+    };
+    let rate = queue.replay_rate.map(|rate| format!(", replay_rate = {rate}")).unwrap_or_default();
+    format!(
+        "{{ max_size = {}, max_age = {}, in_flight = {}, retry = {}, flush = {{ every = {}, records = {} }}, \
+         sync = {sync:?}, order = {order:?}{rate}, window = {} }}",
+        write::text(&units::show_size(queue.max_bytes)),
+        write::duration(queue.max_age),
+        queue.in_flight,
+        backoff(queue.retry),
+        write::duration(queue.flush_every),
+        queue.flush_records,
+        queue.window,
+    )
 }
 
 fn backoff(backoff: Backoff) -> String {

@@ -22,6 +22,9 @@ use crate::{
 /// Default folder of plugins, after the executable's own.
 const SYSTEM_PLUGIN_DIR: &str = "/usr/lib/busbar/plugins";
 
+/// Default of `upgrade_timeout`.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What the process around the core needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostSettings {
@@ -33,6 +36,10 @@ pub struct HostSettings {
     pub stage_dir: Option<PathBuf>,
     /// The gateway's own log.
     pub log: Log,
+    /// Length of the trial of a new plugin version.
+    pub upgrade_timeout: Duration,
+    /// New files in `plugin_dirs` are tried by themselves.
+    pub watch_plugins: bool,
     /// The HTTP listener; `None`: no listener.
     pub admin: Option<Admin>,
     /// Reload when the files of the configuration change.
@@ -140,6 +147,8 @@ pub(crate) fn build(cx: &Context<'_>, base: &FilePath, entry: Option<&Entry>) ->
         plugin_dirs: plugin_dirs(cx, &path, base, table.get("plugin_dirs")),
         stage_dir: read.text("stage_dir").map(|dir| base.join(dir)),
         log: log(cx, &path, base, table.table("log")),
+        upgrade_timeout: read.duration("upgrade_timeout").unwrap_or(UPGRADE_TIMEOUT),
+        watch_plugins: read.bool("watch_plugins").unwrap_or(true),
         admin: table.get("admin").and_then(|node| admin(cx, &path.key("admin"), base, node)),
         watch_config: read.bool("watch_config").unwrap_or(false),
     };

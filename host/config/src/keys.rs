@@ -60,6 +60,13 @@ pub(crate) const HOST: &[Key] = &[
         "Whether commands pass; `busbar lock` overrides it.",
     )
     .or("\"enabled\""),
+    key(
+        "upgrade_timeout",
+        Form::Duration(1_000),
+        "Length of the trial of a new plugin version; until then its points must be good again and stay so.",
+    )
+    .or("\"30s\""),
+    key("watch_plugins", Form::Bool, "Tries new files in plugin_dirs by itself, while running.").or("true"),
     key("select_timeout", Form::Duration(1), "How long a selection lives without an operate.").or("\"30s\""),
     key(
         "reload_timeout",
@@ -311,7 +318,11 @@ pub(crate) const SINK: &[Key] = &[
     key("test", Form::Words(&["suppress", "invalid", "pass"]), "What happens to values in test mode.")
         .or("\"invalid\""),
     key("history", Form::Bool, "Takes history records."),
-    key("queue", Form::Table(QUEUE), "Bounds of its queue."),
+    key(
+        "queue",
+        Form::Table(QUEUE),
+        "Its queue; with this table it is on disk. Default: what the plugin says.",
+    ),
     key("reconnect", Form::Table(BACKOFF), "Pauses between attempts to reach the far side.")
         .or("{ initial = \"1s\", max = \"10s\" }"),
     key("commands", Form::Bool, "The sink may send commands; the far side must then be known by name.")
@@ -326,23 +337,20 @@ pub(crate) const QUEUE: &[Key] = &[
     key("in_flight", Form::Integer(1, 1_000_000), "Most records delivered and not yet confirmed.").or("5000"),
     key("retry", Form::Table(BACKOFF), "Pauses after the far side asked for a repetition.")
         .or("{ initial = \"1s\", max = \"60s\" }"),
-    key("flush", Form::Table(FLUSH), "Queues on disk: what may be in memory before it is written."),
-    key("sync", Form::Words(&["commit", "checkpoint"]), "Queues on disk: survives power loss, or kill -9."),
-    key(
-        "order",
-        Form::Words(&["fifo", "live-first"]),
-        "Queues on disk: whether live values wait for the backlog.",
-    ),
-    key("replay_rate", Form::Integer(1, MANY), "Queues on disk: most records of the backlog per second."),
+    key("flush", Form::Table(FLUSH), "On disk: what may be in memory before it is written."),
+    key("sync", Form::Words(&["commit", "checkpoint"]), "On disk: survives power loss, or kill -9.")
+        .or("\"commit\""),
+    key("order", Form::Words(&["fifo", "live-first"]), "Whether live values wait for the backlog.")
+        .or("\"fifo\""),
+    key("replay_rate", Form::Integer(1, MANY), "Most records of the backlog per second. Default: unlimited."),
+    key("window", Form::Integer(100, 1_000_000), "On disk: most records held in memory for delivery.")
+        .or("20000"),
 ];
 
 const FLUSH: &[Key] = &[
     key("every", Form::Duration(1), "Longest time.").or("\"50ms\""),
-    key("records", Form::Integer(1, MANY), "Most records.").or("1000"),
+    key("records", Form::Integer(1, 100_000), "Most records.").or("1000"),
 ];
-
-/// Keys of `queue` that only make sense for a queue on disk.
-pub(crate) const QUEUE_ON_DISK: [&str; 4] = ["flush", "sync", "order", "replay_rate"];
 
 #[cfg(test)]
 mod tests {

@@ -157,13 +157,23 @@ fn beside(cx: &Context<'_>, key: &str, node: &Node, place: &Place<'_>, value: &m
         }
         (Data::Text(raw) | Data::Cell(raw), value) if secret::is_whole(raw) => {
             let typed = value.as_str().and_then(|text| typed(place, text.trim()));
+            let is_word = is_word(place, value);
             if let Some(typed) = typed {
                 *value = typed;
-                cx.reveal(key, raw);
+            } else if !is_word {
+                return;
             }
+            cx.reveal(key, raw);
         }
         _ => {}
     }
+}
+
+/// One of the words that the schema lists: no secret, and print-config must read back.
+fn is_word(place: &Place<'_>, value: &Json) -> bool {
+    let listed =
+        place.all("enum").iter().any(|words| words.as_array().is_some_and(|words| words.contains(value)));
+    listed || place.all("const").contains(value)
 }
 
 fn typed(place: &Place<'_>, text: &str) -> Option<Json> {
@@ -222,5 +232,10 @@ mod tests {
         assert_eq!(at("on", "1"), Some(json!(true)));
         assert_eq!(at("host", "502"), None);
         assert_eq!(at("other", "502"), None);
+        let words = json!({ "anyOf": [{ "enum": ["N", "E"] }, { "const": "none" }] });
+        let place = Place::root(&words);
+        assert!(
+            is_word(&place, &json!("E")) && is_word(&place, &json!("none")) && !is_word(&place, &json!("X"))
+        );
     }
 }

@@ -9,7 +9,7 @@ use busbar_contract::{
     CheckInput, Describe, Severity,
     describe::{PluginKind, SinkTraits},
 };
-use busbar_core::model::{Queue, Route, Send, Sink, Timestamp};
+use busbar_core::model::{Order, Queue, Route, Send, Sink, Sync, Timestamp};
 use serde_json::{Map, Value as Json};
 
 use crate::{
@@ -323,7 +323,7 @@ impl<'a> OneSink<'_, 'a, '_> {
         model.max_silence = read.duration("max_silence");
         model.reconnect =
             backoff(cx, &self.path.key("reconnect"), self.table.table("reconnect"), model.reconnect);
-        model.queue = self.queue();
+        model.queue = self.queue(traits);
     }
 
     fn send(&self, read: &Reader<'_, '_>, traits: &SinkTraits) -> Send {
@@ -355,34 +355,58 @@ impl<'a> OneSink<'_, 'a, '_> {
         }
     }
 
-    fn queue(&self) -> Queue {
-        let default = Queue::default();
+    fn queue(&self, traits: &SinkTraits) -> Queue {
+        let default = Queue { on_disk: traits.durable, ..Queue::default() };
         let cx = self.builder.cx;
         let Some(table) = self.table.table("queue") else { return default };
         let path = self.path.key("queue");
-        for entry in table.entries.iter().filter(|entry| keys::QUEUE_ON_DISK.contains(&&*entry.key)) {
-            cx.problems
-                .warning(
-                    Some(entry.key_pos),
-                    path.key(&entry.key),
-                    "a key of queues in memory",
-                    format!("{:?}", &*entry.key),
-                )
-                .help("it takes effect with queues on disk, which this version does not have");
-        }
         let read = Reader { cx, path: &path, table };
-        let count = |key: &str| {
-            table.get(key).and_then(Node::as_integer).and_then(|number| usize::try_from(number).ok())
-        };
         let max_bytes = read.text("max_size").and_then(|text| crate::units::size(&text));
+        let flush_path = path.key("flush");
+        let flush = table.table("flush").map(|table| Reader { cx, path: &flush_path, table });
+        if self.plugin.is_some() && !traits.durable {
+            self.fifo_only(&read);
+        }
+        let flush_every = flush.as_ref().and_then(|flush| flush.duration("every"));
         Queue {
+            // Whoever gives it bounds wants it kept.
+            on_disk: true,
             max_bytes: max_bytes.unwrap_or(default.max_bytes).max(MIN_QUEUE),
             max_age: read.duration("max_age").unwrap_or(default.max_age),
-            in_flight: count("in_flight").unwrap_or(default.in_flight),
+            in_flight: count(table, "in_flight").unwrap_or(default.in_flight),
             retry: backoff(cx, &path.key("retry"), table.table("retry"), default.retry),
-            ..default
+            flush_every: flush_every.unwrap_or(default.flush_every),
+            flush_records: flush
+                .and_then(|flush| count(flush.table, "records"))
+                .unwrap_or(default.flush_records),
+            sync: match read.text("sync").as_deref() {
+                Some("checkpoint") => Sync::Checkpoint,
+                _ => Sync::Commit,
+            },
+            order: match read.text("order").as_deref() {
+                Some("live-first") => Order::LiveFirst,
+                _ => Order::Fifo,
+            },
+            replay_rate: count(table, "replay_rate").and_then(|rate| u32::try_from(rate).ok()),
+            window: count(table, "window").unwrap_or(default.window),
         }
     }
+
+    /// A sink whose far side takes an order of events as the truth gets them in order.
+    fn fifo_only(&self, read: &Reader<'_, '_>) {
+        if read.text("order").as_deref() == Some("live-first") {
+            let pos = read.table.get("order").map(|node| node.pos);
+            let problems = &self.builder.cx.problems;
+            problems
+                .error(pos, read.path.key("order"), "\"fifo\"", "\"live-first\"")
+                .help("this sink delivers in order only");
+        }
+    }
+}
+
+/// A whole number.
+fn count(table: &Table, key: &str) -> Option<usize> {
+    table.get(key).and_then(Node::as_integer).and_then(|number| usize::try_from(number).ok())
 }
 
 /// The settings of a sink.

@@ -35,7 +35,7 @@ points = [
 [[sink]]
 name = 's'
 plugin = 'mqtt'
-settings = { url = "${env:URL:-mqtt://localhost}", retain = "${env:RETAIN:-false}", qos = "${env:QOS:-1}", password = "${env:WORD:-hunter2}", username = "${env:WHO:-}", topic = "" }
+settings = { url = "${env:URL:-mqtt://localhost}", retain = "${env:RETAIN:-false}", qos = "${env:QOS:-1}", format = "${env:FORMAT:-json}", password = "${env:WORD:-hunter2}", username = "${env:WHO:-}", topic = "" }
 queue = { max_size = "${env:BYTES:-1048576}" }
 "#;
 
@@ -132,6 +132,7 @@ fn print_config_shows_references_and_where_values_came_from() {
     ] {
         assert!(printed.lines().any(|found| found == line), "{line}\nin\n{printed}");
     }
+    assert!(printed.contains("format = \"${env:FORMAT:-json}\""), "{printed}");
     assert!(!printed.contains("hunter2"), "{printed}");
     let env: BTreeMap<String, String> = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let options = Options { strict: false, env: Some(env) };

@@ -18,7 +18,7 @@ use std::{
 use busbar_config::{Loaded, MASK, NoPlugins, Options, load, load_text, schema};
 use busbar_core::{
     decimal::Decimal,
-    model::{Backoff, Deadband, Device, Isolation, PluginKind, Send, Sink, Timestamp},
+    model::{Backoff, Deadband, Device, Isolation, Order, PluginKind, Send, Sink, Sync, Timestamp},
 };
 use serde_json::json;
 use support::{Plugins, options};
@@ -426,7 +426,7 @@ bad_value = 'null'
 test = 'suppress'
 history = true
 max_silence = '1h'
-queue = { max_size = '64MiB', max_age = '1d', in_flight = 10, retry = { initial = '2s', max = '3s' } }
+queue = { max_size = '64MiB', max_age = '1d', in_flight = 10, retry = { initial = '2s', max = '3s' }, flush = { every = '10ms', records = 7 }, sync = 'checkpoint', replay_rate = 9, window = 300 }
 reconnect = { max = '500ms' }
 settings = { url = 'mqtt://x', commands = true, username = 'u', password = '${env:WORD}' }
 map = [ { device = 'm', token = 'abc', name = 'Meter' } ]
@@ -437,6 +437,10 @@ map = [ { device = 'm', token = 'abc', name = 'Meter' } ]
     assert_eq!((sink.bad_value.as_str(), sink.test.as_str(), sink.history), ("null", "suppress", true));
     assert_eq!(sink.max_silence, Some(Duration::from_secs(3600)));
     assert_eq!((sink.queue.max_bytes, sink.queue.in_flight), (64 << 20, 10));
+    assert!(sink.queue.on_disk);
+    assert_eq!((sink.queue.flush_every, sink.queue.flush_records), (Duration::from_millis(10), 7));
+    assert_eq!((sink.queue.sync, sink.queue.order), (Sync::Checkpoint, Order::Fifo));
+    assert_eq!((sink.queue.replay_rate, sink.queue.window), (Some(9), 300));
     assert_eq!(sink.queue.retry, Backoff { initial: Duration::from_secs(2), max: Duration::from_secs(3) });
     assert_eq!(
         sink.reconnect,
@@ -612,6 +616,24 @@ fn one_host_in_two_lists_is_a_warning() {
 }
 
 #[test]
+fn a_queue_is_on_disk_where_the_plugin_or_the_configuration_says_so() {
+    let queue = |plugin: &str, queue: &str| {
+        let settings = if plugin == "mqtt" { "url = 'mqtt://x'" } else { "listen = '0.0.0.0:2404'" };
+        let text =
+            format!("[[sink]]\nname = 's'\nplugin = '{plugin}'\nsettings = {{ {settings} }}\n{queue}\n");
+        let loaded = load_text(Path::new("plugins.toml"), &text, &Plugins::new(), &options());
+        let wrong = loaded.problems.iter().any(|problem| problem.key.as_str() == "sink[s].queue.order");
+        (loaded.site.map(|site| site.sinks[0].queue), wrong)
+    };
+    assert!(queue("mqtt", "").0.unwrap().on_disk);
+    assert!(!queue("iec104", "").0.unwrap().on_disk);
+    assert!(queue("iec104", "queue = {}").0.unwrap().on_disk);
+    let (durable, wrong) = queue("mqtt", "queue = { order = 'live-first' }");
+    assert_eq!((durable.unwrap().order, wrong), (Order::LiveFirst, false));
+    assert!(queue("iec104", "queue = { order = 'live-first' }").1);
+}
+
+#[test]
 fn a_refused_plugin_is_not_taken_for_a_misspelling_of_itself() {
     struct Refused;
     impl busbar_config::PluginInfo for Refused {
@@ -661,6 +683,7 @@ plugin = 'mqtt'
 points = ['m/*', '@host/clock_synced']
 settings = { url = 'mqtt://me:indiscreet@x', username = 'me', password = 'openly', pin = '1234', topic = 'a/{host}/$${x}' }
 commands = true
+queue = { sync = 'checkpoint', flush = { every = '20ms', records = 500 }, order = 'fifo', replay_rate = 2000 }
 map = [ { device = 'm', token = 'sesame' }, { point = 'm/u', key = 'U' } ]
 [[sink]]
 name = 't'
@@ -686,6 +709,7 @@ fn the_effective_configuration_hides_secrets_and_reads_back() {
         "deadband = 3.0",
         "url = \"mqtt://me:***@x\"",
         "max_size = \"256MiB\"",
+        "flush = { every = \"20ms\", records = 500 }, sync = \"checkpoint\", order = \"fifo\", replay_rate = 2000",
         "\nstale_after = \"7s\"\ninvalid_after = \"1m\"\n",
         "\ncommands = true\n",
         "decimals = 2",

@@ -180,6 +180,14 @@ impl Plugin {
         }
     }
 
+    /// Kills the worker process at once; its end is reported like any death. In the host's own process nothing can be
+    /// killed: no effect.
+    pub fn kill(&self) {
+        if let Side::Worker(worker) = &self.side {
+            worker.kill();
+        }
+    }
+
     /// True while a call has not returned by its deadline: everything but `submit`, `deliver`, `stop` is refused.
     #[must_use]
     pub fn is_stuck(&self) -> bool {

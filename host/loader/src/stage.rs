@@ -78,6 +78,25 @@ pub fn stage(
     Ok(Staged { source: source.to_path_buf(), path, sha256, size: bytes.len() as u64 })
 }
 
+/// A copy that [`stage`] made before, by its hash: looked at and hashed again. `source` is only what it is called.
+///
+/// # Errors
+/// One sentence: gone, unreadable, or no longer what it was.
+pub fn staged_copy(stage_dir: &Path, name: &str, sha256: &str, source: &Path) -> Result<Staged, LoadError> {
+    check_name(name, source)?;
+    let path = stage_dir.join(name).join(format!("{sha256}.so"));
+    if !is_sha256(sha256) {
+        return Err(LoadError::new(Step::Stage, &path, "not the sha256 of a private copy"));
+    }
+    let bytes = read_plugin(&path)?;
+    if sha256_hex(&bytes) != sha256 {
+        return Err(LoadError::new(Step::Stage, &path, "the private copy was changed; it is not used"));
+    }
+    preflight(&bytes).map_err(|error| LoadError::new(Step::Preflight, &path, error.to_string()))?;
+    check_stage_dir(stage_dir)?;
+    Ok(Staged { source: source.to_path_buf(), path, sha256: sha256.to_owned(), size: bytes.len() as u64 })
+}
+
 /// Creates `stage_dir` if needed and makes sure that code can be loaded from it.
 ///
 /// # Errors

@@ -134,6 +134,12 @@ impl Worker {
             .map_err(|text| self.error(Step::Call, text))
     }
 
+    pub(crate) fn kill(&self) {
+        if let Some(link) = self.alive() {
+            link.kill();
+        }
+    }
+
     pub(crate) fn shutdown(&self, deadline: Duration) -> bool {
         let Some(link) = lock(&self.link).take() else { return true };
         link.expect_end();

@@ -186,7 +186,8 @@ async fn devices(State(app): Shared) -> Response {
 
 async fn plugins(State(app): Shared) -> Response {
     let facts = app.core.plugin_facts();
-    rows_response(app.core.query(move |core, _| rows::plugins(core, &facts)).await)
+    let board = app.core.board();
+    rows_response(app.core.query(move |core, _| rows::plugins(core, &facts, &board)).await)
 }
 
 async fn sinks(State(app): Shared) -> Response {

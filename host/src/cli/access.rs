@@ -61,7 +61,12 @@ impl Access {
         };
         let sound = if devices.is_empty() {
             // A switch of the host: must work whatever is wrong with devices and plugins.
-            Sound { site: Site::default(), probed: Vec::new(), host: look.host }
+            Sound {
+                site: Site::default(),
+                probed: Vec::new(),
+                host: look.host,
+                beginning: Default::default(),
+            }
         } else {
             prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?
         };
@@ -80,7 +85,8 @@ impl Access {
                 };
                 site.sinks.clear();
                 site.plugins.clear();
-                let sound = Sound { site, probed: Vec::new(), host: look.host };
+                let sound =
+                    Sound { site, probed: Vec::new(), host: look.host, beginning: Default::default() };
                 Direct::start(sound, lock, &[], Duration::ZERO).map(|direct| Self::Direct(Box::new(direct)))
             }
             Err(LockError::Held { data_dir, pid }) => through_host(&data_dir, &pid).map(Self::Host),
@@ -142,14 +148,14 @@ fn through_host(data_dir: &Path, pid: &str) -> Result<Client, Failure> {
 
 impl Direct {
     fn start(sound: Sound, lock: DataDirLock, devices: &[&str], limit: Duration) -> Result<Self, Failure> {
-        let Sound { mut site, probed, host } = sound;
+        let Sound { mut site, probed, host, .. } = sound;
         for device in devices {
             unknown_device(&site, device)?;
         }
         let probed = if devices.is_empty() { probed } else { reduce(&mut site, probed, devices) };
         let log_level = host.log.level.as_str().to_owned();
         let data_dir = &host.data_dir;
-        let start = Start { site, probed, data_dir, launcher: Launcher::default(), log_level };
+        let start = Start { site, probed, data_dir, launcher: Launcher::default(), log_level, upgrade: None };
         let edge = Edge::start(start).map_err(Failure::Config)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

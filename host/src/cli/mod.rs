@@ -18,6 +18,7 @@ mod once;
 mod operate;
 mod out;
 mod plugin_check;
+mod plugin_upgrade;
 mod plugins;
 mod prepare;
 mod print_config;
@@ -31,7 +32,7 @@ use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Dura
 use clap::{Args, Parser, Subcommand};
 
 use self::out::Out;
-pub(crate) use self::prepare::{Prepared, prepare_file};
+pub(crate) use self::prepare::{Prepared, prepare_as_running};
 
 /// Configuration or usage is wrong.
 pub const EXIT_CONFIG: u8 = 1;
@@ -64,7 +65,7 @@ enum Verb {
     /// Check the configuration and list all problems
     Check(check::Arguments),
     /// Show the plugins: name, kind, version, file, state
-    Plugins,
+    Plugins(plugins::Arguments),
     /// Examine a plugin file before it is installed
     Plugin {
         #[command(subcommand)]
@@ -119,6 +120,10 @@ enum PluginVerb {
     },
     /// Start the worker process of a plugin again
     Restart(operate::Restart),
+    /// Try a new version in the running gateway; everything returns if it is not good
+    Upgrade(plugin_upgrade::Upgrade),
+    /// Go back to the version before, in the same way
+    Rollback(plugin_upgrade::Rollback),
 }
 
 /// Time limit of a one-shot command.
@@ -192,9 +197,15 @@ fn dispatch(cli: Cli) -> ExitCode {
     let outcome = match cli.verb {
         Verb::Run(arguments) => run::run(&context, &arguments),
         Verb::Check(arguments) => check::run(&context, &arguments),
-        Verb::Plugins => plugins::run(&context),
+        Verb::Plugins(arguments) => plugins::run(&context, &arguments),
         Verb::Plugin { verb: PluginVerb::Check { file } } => plugin_check::run(&context, &file),
         Verb::Plugin { verb: PluginVerb::Restart(arguments) } => operate::restart(&context, &arguments),
+        Verb::Plugin { verb: PluginVerb::Upgrade(arguments) } => {
+            plugin_upgrade::upgrade(&context, &arguments)
+        }
+        Verb::Plugin { verb: PluginVerb::Rollback(arguments) } => {
+            plugin_upgrade::rollback(&context, &arguments)
+        }
         Verb::Read(arguments) => read::run(&context, &arguments),
         Verb::Write(arguments) => write::run(&context, &arguments),
         Verb::Browse(arguments) => browse::run(&context, &arguments),
@@ -258,7 +269,10 @@ mod tests {
             "check --schema",
             "check --strict --json",
             "plugins",
+            "plugins --history modbus",
             "plugin check a.so",
+            "plugin upgrade modbus a.so --json",
+            "plugin rollback mqtt --kind sink",
             "read meter-01/voltage",
             "read meter-01 --timeout 3 --json",
             "read --driver modbus --connection host=h,port=502 --address 30001 --address 30003 --type float32 --with order=CDAB",

@@ -21,7 +21,6 @@ use super::{
     read,
 };
 use crate::{
-    catalog::StageDir,
     edge::{CoreHandle, Edge, Start},
     lock::{self, LockError},
     rows,
@@ -40,15 +39,15 @@ struct Cycle {
 }
 
 pub(super) fn run(context: &Context, devices: &[String], limit: Duration) -> Outcome {
-    let Sound { site, probed, host } =
-        prepare::sound(context, prepare::prepare(context, false, StageDir::of_host))?;
+    let Sound { site, probed, host, .. } = prepare::sound(context, prepare::prepare_start(context))?;
     let _lock = lock::acquire(&host.data_dir).map_err(|error| match error {
         LockError::Held { .. } => Failure::Config(format!("{error}; or use `busbar read DEVICE`")),
         LockError::Unusable { .. } => Failure::Config(error.to_string()),
     })?;
     let (site, probed) = reduce(site, probed, devices)?;
     let log_level = host.log.level.as_str().to_owned();
-    let start = Start { site, probed, data_dir: &host.data_dir, launcher: Launcher::default(), log_level };
+    let data_dir = &host.data_dir;
+    let start = Start { site, probed, data_dir, launcher: Launcher::default(), log_level, upgrade: None };
     let edge = Edge::start(start).map_err(Failure::Config)?;
     let cycle = cycle(&edge.handle(), Instant::now() + limit);
     let stopped = edge.stop();

@@ -1,12 +1,14 @@
 //! `busbar plugins`: every plugin that is configured or lies in a plugin directory, and what became of it.
 
+use clap::Args;
+
 use busbar_loader::{Isolation, Launcher, Report, State};
 use serde_json::{Value as Json, json};
 
 use super::{
     Context, Failure, Outcome,
     out::{Cell, Out, Tone},
-    prepare,
+    plugin_upgrade, prepare,
     read::text,
 };
 use crate::{
@@ -20,8 +22,18 @@ use crate::{
 /// Characters of a hash that people compare.
 const SHORT_HASH: usize = 12;
 
-pub(super) fn run(context: &Context) -> Outcome {
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Show the versions that this plugin had, with times and reasons
+    #[arg(long, value_name = "NAME")]
+    history: Option<String>,
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let first = prepare::first_look(context);
+    if let Some(name) = &arguments.history {
+        return plugin_upgrade::history(context, &first.host.data_dir, name);
+    }
     let configured = first.site.as_ref().map(|site| site.plugins.clone()).unwrap_or_default();
     let catalog = Catalog::new(
         &first.host.plugin_dirs,
@@ -102,6 +114,7 @@ pub(super) fn show(out: &Out, rows: &[Json]) {
             "sha256",
             "file",
             "reason",
+            "upgrade",
         ],
         &cells,
     );
@@ -127,6 +140,7 @@ fn cells(row: &Json) -> Vec<Cell> {
         text(row, "sha256").chars().take(SHORT_HASH).collect::<String>().into(),
         text(row, "file").into(),
         text(row, "reason").into(),
+        text(row, "upgrade").into(),
     ]
 }
 

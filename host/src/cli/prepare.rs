@@ -6,20 +6,27 @@ use std::{
 };
 
 use busbar_config::{HostSettings, Loaded, NoPlugins, Options};
-use busbar_core::model::Site;
+use busbar_core::model::{Plugin, Site};
 use busbar_loader::{Launcher, Probed};
 
 use super::{Context, EXIT_CONFIG, Failure};
-use crate::catalog::{Catalog, StageDir};
+use crate::{
+    catalog::{Catalog, StageDir},
+    edge::upgrade::begin::{Beginning, begin},
+};
 
 /// A configuration with everything that is known about its plugins.
 pub(crate) struct Prepared {
+    /// What the start decided about versions; only for a start.
+    pub(crate) beginning: Beginning,
     pub(crate) loaded: Loaded,
     pub(crate) catalog: Catalog,
 }
 
 /// A configuration without errors.
 pub(crate) struct Sound {
+    /// What the start decided about versions.
+    pub(crate) beginning: Beginning,
     pub(crate) site: Site,
     pub(crate) probed: Vec<Result<Probed, String>>,
     pub(crate) host: HostSettings,
@@ -30,28 +37,40 @@ pub(crate) fn first_look(context: &Context) -> Loaded {
     busbar_config::load(&context.config, &NoPlugins, &Options::default())
 }
 
-/// Reads and checks the configuration with its plugins.
+/// Reads and checks the configuration with its plugins as they lie in the directories.
 pub(crate) fn prepare(
     context: &Context,
     strict: bool,
     stage: fn(&busbar_config::HostSettings) -> StageDir,
 ) -> Prepared {
-    prepare_file(&context.config, strict, stage)
+    prepare_with(&context.config, strict, stage, |_, _| Beginning::default())
 }
 
-/// The same for a file.
-pub(crate) fn prepare_file(
+/// The same for a start: with the accepted versions.
+pub(crate) fn prepare_start(context: &Context) -> Prepared {
+    prepare_as_running(&context.config)
+}
+
+/// The same for whatever must judge as a start would.
+pub(crate) fn prepare_as_running(config: &Path) -> Prepared {
+    prepare_with(config, false, StageDir::of_host, |host, plugins| begin(&host.data_dir, plugins))
+}
+
+fn prepare_with(
     config: &Path,
     strict: bool,
     stage: fn(&busbar_config::HostSettings) -> StageDir,
+    versions: fn(&HostSettings, &[Plugin]) -> Beginning,
 ) -> Prepared {
     let Loaded { site, host, .. } = busbar_config::load(config, &NoPlugins, &Options::default());
     let plugins = site.map(|site| site.plugins).unwrap_or_default();
-    let catalog = Catalog::new(&host.plugin_dirs, &plugins, stage(&host), Launcher::default());
+    let beginning = versions(&host, &plugins);
+    let catalog = Catalog::new(&host.plugin_dirs, &plugins, stage(&host), Launcher::default())
+        .with_copies(&beginning.copies);
     catalog.examine_all(&plugins);
     let options = Options { strict, ..Options::default() };
     let loaded = busbar_config::load(config, &catalog, &options);
-    Prepared { loaded, catalog }
+    Prepared { loaded, catalog, beginning }
 }
 
 /// Lists all problems on standard error; the site when there is no error among them.
@@ -66,11 +85,11 @@ pub(crate) fn checked<'a>(context: &Context, loaded: &'a Loaded) -> Result<&'a S
 
 /// Goes on with a configuration that has no errors.
 pub(crate) fn sound(context: &Context, prepared: Prepared) -> Result<Sound, Failure> {
-    let Prepared { mut loaded, catalog } = prepared;
+    let Prepared { mut loaded, catalog, beginning } = prepared;
     checked(context, &loaded)?;
     let Some(site) = loaded.site.take() else { return Err(Failure::Told(EXIT_CONFIG)) };
     // Sources and notes of a large site are as large as the site itself: they are not kept.
     let host = loaded.host;
     let probed = catalog.probed(&site.plugins);
-    Ok(Sound { site, probed, host })
+    Ok(Sound { site, probed, host, beginning })
 }

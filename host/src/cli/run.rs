@@ -30,7 +30,7 @@ use crate::{
     },
     catalog::StageDir,
     control::server::ControlSocket,
-    edge::{CoreHandle, Edge, Start},
+    edge::{CoreHandle, Edge, Start, upgrade},
     good, lock,
     logging::{self, Format},
     memory,
@@ -66,7 +66,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     if arguments.once {
         return once::run(context, &arguments.device, Duration::from_secs(arguments.timeout));
     }
-    let prepared = prepare::prepare(context, false, StageDir::of_host);
+    let prepared = prepare::prepare_start(context);
     let mut loaded = prepared.loaded.clone();
     // Only the files are wanted; the site of a large plant is large.
     loaded.site = None;
@@ -111,13 +111,22 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
 }
 
 fn start_edge(sound: Sound, host: &HostSettings) -> Result<Edge, Failure> {
-    let Sound { site, probed, .. } = sound;
+    let Sound { site, probed, beginning, .. } = sound;
+    let settings = upgrade::Settings {
+        data_dir: host.data_dir.clone(),
+        stage_dir: StageDir::of_host(host).path().to_owned(),
+        plugin_dirs: host.plugin_dirs.clone(),
+        watch: host.watch_plugins,
+        timeout: host.upgrade_timeout,
+        launcher: Launcher::default(),
+    };
     Edge::start(Start {
         site,
         probed,
         data_dir: &host.data_dir,
         launcher: Launcher::default(),
         log_level: host.log.level.as_str().to_owned(),
+        upgrade: Some((settings, beginning)),
     })
     .map_err(Failure::Config)
 }

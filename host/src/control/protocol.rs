@@ -114,6 +114,17 @@ pub enum Call {
         #[serde(default)]
         kind: Option<String>,
     },
+    /// Try another version of a plugin; answered by steps and an end.
+    PluginUpgrade {
+        /// Plugin name.
+        name: String,
+        /// `driver` or `sink`, where both have this name.
+        #[serde(default)]
+        kind: Option<String>,
+        /// The file; none = the version before.
+        #[serde(default)]
+        file: Option<String>,
+    },
     /// Whether every plugin is loaded or has failed with a reason.
     Ready {
         /// All must run, every device and sink must be able to.
@@ -168,6 +179,16 @@ pub enum Line {
         #[serde(default, skip_serializing_if = "is_zero")]
         lost: u64,
     },
+    /// A step of an upgrade.
+    Step {
+        /// What happens.
+        text: String,
+    },
+    /// An upgrade went well.
+    Upgraded {
+        /// What runs now.
+        text: String,
+    },
     /// The rows asked for.
     Rows {
         /// As the API shows them.
@@ -213,8 +234,9 @@ impl Line {
     pub const fn is_last(&self) -> bool {
         match self {
             Self::Stage { answer } => answer.stage.is_last(),
-            Self::Page { .. } | Self::Frame { .. } => false,
-            Self::Readings { .. }
+            Self::Page { .. } | Self::Frame { .. } | Self::Step { .. } => false,
+            Self::Upgraded { .. }
+            | Self::Readings { .. }
             | Self::Rows { .. }
             | Self::Reload { .. }
             | Self::Done

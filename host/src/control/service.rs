@@ -9,11 +9,11 @@ use busbar_core::{
     output::Reply,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::protocol::{Call, Line};
 use crate::{
-    edge::{CoreHandle, Frame, FrameWatch, Replies},
+    edge::{CoreHandle, Frame, FrameWatch, Replies, upgrade::Progress},
     rows,
 };
 
@@ -38,6 +38,7 @@ enum State {
     Waiting(Replies),
     /// Until then.
     Watching(FrameWatch, Instant),
+    Upgrading(mpsc::Receiver<Progress>),
 }
 
 /// Starts a call. `origin` is who asks, for commands and the audit log.
@@ -52,6 +53,9 @@ pub async fn start(core: &CoreHandle, call: Call, origin: Origin) -> Running {
         Call::Reload { dry_run } => {
             let answer = Box::new(core.wish_reload(*dry_run, origin).await);
             State::Answered(Some(Line::Reload { answer }))
+        }
+        Call::PluginUpgrade { name, kind, file } => {
+            upgrade(core, name, kind.as_deref(), file.as_deref(), &origin).await
         }
         _ => match rows_of(core, &call).await {
             Some(line) => State::Answered(Some(line)),
@@ -78,6 +82,16 @@ impl Running {
                 if line.is_last() || (self.select && selected) {
                     self.state = State::Answered(None);
                 }
+                Some(line)
+            }
+            State::Upgrading(progress) => {
+                let line = match progress.recv().await {
+                    Some(Progress::Step(text)) => return Some(Line::Step { text }),
+                    Some(Progress::End(Ok(text))) => Line::Upgraded { text },
+                    Some(Progress::End(Err(text))) => Line::failed(text),
+                    None => Line::failed("the host is stopping"),
+                };
+                self.state = State::Answered(None);
                 Some(line)
             }
             State::Watching(watch, until) => {
@@ -111,6 +125,35 @@ async fn watch(core: &CoreHandle, device: &str, for_ms: u64) -> State {
             let until = Instant::now() + Duration::from_millis(for_ms).min(MAX_DEADLINE);
             State::Watching(watch, until)
         }
+        Err(text) => State::Answered(Some(Line::failed(text))),
+    }
+}
+
+/// Tries another version of a plugin.
+async fn upgrade(
+    core: &CoreHandle,
+    name: &str,
+    kind: Option<&str>,
+    file: Option<&str>,
+    origin: &Origin,
+) -> State {
+    if file.is_some_and(|file| !std::path::Path::new(file).is_absolute()) {
+        return State::Answered(Some(Line::usage("expected the absolute path of a plugin file")));
+    }
+    let (name, kind) = (name.to_owned(), kind.map(str::to_owned));
+    let model = core
+        .query(move |core, _| {
+            let index = plugin_named(core, &name, kind.as_deref())?;
+            core.site().plugins.get(index).cloned().ok_or_else(|| "no such plugin".to_owned())
+        })
+        .await;
+    let asked = match model {
+        Ok(Ok(model)) => core.upgrade(&model, file.map(Into::into), &origin.client),
+        Ok(Err(usage)) => return State::Answered(Some(Line::usage(usage))),
+        Err(error) => Err(error.to_string()),
+    };
+    match asked {
+        Ok(progress) => State::Upgrading(progress),
         Err(text) => State::Answered(Some(Line::failed(text))),
     }
 }
@@ -184,7 +227,8 @@ async fn rows_of(core: &CoreHandle, call: &Call) -> Option<Line> {
         }
         Call::Plugins {} => {
             let facts = core.plugin_facts();
-            core.query(move |core, _| Ok(rows::plugins(core, &facts))).await
+            let board = core.board();
+            core.query(move |core, _| Ok(rows::plugins(core, &facts, &board))).await
         }
         _ => return None,
     };
@@ -248,6 +292,7 @@ fn ask(call: Call, origin: Origin) -> Option<Ask> {
         | Call::Frames { .. }
         | Call::Reload { .. }
         | Call::PluginRestart { .. }
+        | Call::PluginUpgrade { .. }
         | Call::Ready { .. }
         | Call::Points { .. }
         | Call::Devices {}

@@ -24,12 +24,14 @@ use super::{
     disk::{Disk, Job},
     inbox::{Inbox, Item},
     instances::Instances,
+    journal::{Journals, Wanted},
     names::Names,
     operators::Operators,
     plugin_log::write_line,
     plugins::{News, Plugins},
     queue::COLLECT,
     reload::Examined,
+    upgrade::bridge::Versions,
 };
 
 /// Inputs taken in one turn.
@@ -60,10 +62,13 @@ pub(crate) struct CoreThread {
     pub(crate) names: Arc<Names>,
     pub(crate) plugins: Plugins,
     pub(crate) disk: Disk,
+    pub(crate) journals: Arc<Journals>,
     pub(crate) instances: Instances,
     pub(crate) operators: Operators,
     /// What the probes of a reload said.
     pub(crate) examined: Examined,
+    /// Versions that start, and hand-overs under way.
+    pub(crate) versions: Versions,
     pub(crate) turns: Arc<Turns>,
     /// What outputs brought back at once.
     pub(crate) backlog: VecDeque<Input>,
@@ -143,11 +148,17 @@ impl CoreThread {
     fn take_news(&mut self, news: News) {
         let input = match news {
             News::Loaded { plugin, start, handle, ready } => {
-                self.plugins.loaded(plugin, start, handle, ready)
+                if let Some(input) = self.plugins.loaded(plugin, start, handle, ready) {
+                    self.step(input);
+                    self.versions.started(plugin, Ok(plugin));
+                }
+                None
             }
             News::Failed { plugin, start, reason } | News::Down { plugin, start, reason } => {
+                self.versions.started(plugin, Err(reason.clone()));
                 self.plugins.down(plugin, start, reason)
             }
+            News::Upgrade(ask) => self.versions.take(ask, &self.core, &mut self.plugins),
             News::Opened { instance, handle } => {
                 let inputs = self.instances.opened(instance, handle);
                 self.backlog.extend(inputs);
@@ -173,7 +184,9 @@ impl CoreThread {
         origin: &Origin,
         answer: oneshot::Sender<Result<(), String>>,
     ) -> Option<Input> {
-        let (input, outcome) = match self.plugins.restart(plugin, &origin.client) {
+        // The version that serves, whose number is another than the configuration's after an upgrade.
+        let serving = self.core.plugins().get(plugin).map_or(plugin, |view| view.index);
+        let (input, outcome) = match self.plugins.restart(serving, &origin.client) {
             Ok(input) => (Some(input), Ok(())),
             Err(reason) => (None, Err(reason)),
         };
@@ -306,18 +319,24 @@ impl CoreThread {
                 write_line(&line);
                 None
             }
-            Output::JournalOpen { sink } => {
-                let result = Err("this version keeps queues in memory only".to_owned());
-                Some(Input::JournalOpened { sink, result })
+            Output::JournalOpen { sink } => self.journal(sink, Wanted::Open),
+            Output::Journal { sink, transaction } => self.journal(sink, Wanted::Commit(transaction)),
+            Output::JournalLoad { sink, from, records, bytes } => {
+                self.journal(sink, Wanted::Load { from, records, bytes })
             }
-            // Without an open file nothing is written or read.
-            Output::Journal { .. } | Output::JournalLoad { .. } => None,
-            // Asked for by nobody yet.
-            Output::Handover { .. } => None,
+            Output::Handover { id, step } => {
+                self.versions.step(id, step);
+                None
+            }
             // Handled by the caller.
             Output::Open { .. } => None,
         };
         self.backlog.extend(answer);
+    }
+
+    /// The core names a sink by its place in the site it runs.
+    fn journal(&self, sink: usize, wanted: Wanted) -> Option<Input> {
+        self.journals.submit(sink, self.core.site().sinks.get(sink)?, wanted)
     }
 
     fn open_all(&mut self, mut opens: Vec<(usize, u64, Open)>) {
@@ -347,6 +366,7 @@ impl CoreThread {
         for name in self.plugins.shutdown() {
             tracing::warn!(plugin = name, "its runtime did not end in time and is left behind");
         }
+        self.journals.finish();
         self.disk.finish();
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use busbar_contract::Origin;
 use busbar_core::{Core, Now, input::Ask, output::Reply};
 use busbar_loader::BoundaryStats;
+use busbar_queue::File;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::reload::{Answer, Wish};
@@ -17,14 +18,19 @@ use super::{
     core_thread::Turns,
     frames::Frame,
     inbox::{Inbox, Item},
+    journal::Journals,
     names::Names,
     operators::{Asked, MAX_UNREAD},
     plugins::{News, Registry},
     reload::{NewConfig, Wanted},
+    upgrade::{Board, Progress, Upgrades, What},
 };
 
 /// Longest wait for the core thread to answer a question; it answers within a turn, so this means that it hangs.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// Longest wait for a queue file: a slow disk may be busy with a large transaction.
+const QUEUE_TIME: Duration = Duration::from_secs(20);
 
 /// The core thread did not answer in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +82,8 @@ pub struct CoreHandle {
     registry: Arc<Registry>,
     turns: Arc<Turns>,
     names: Arc<Names>,
+    journals: Arc<Journals>,
+    upgrades: Upgrades,
     wishes: mpsc::Sender<Wish>,
 }
 
@@ -123,9 +131,11 @@ impl CoreHandle {
         registry: Arc<Registry>,
         turns: Arc<Turns>,
         names: Arc<Names>,
+        journals: Arc<Journals>,
+        upgrades: Upgrades,
         wishes: mpsc::Sender<Wish>,
     ) -> Self {
-        Self { inbox, registry, turns, names, wishes }
+        Self { inbox, registry, turns, names, journals, upgrades, wishes }
     }
 
     /// Reads the files again and applies what differs, or only tells it. Takes as long as it takes.
@@ -157,6 +167,22 @@ impl CoreHandle {
         let _ = self.inbox.try_send(Item::News(Box::new(news)));
     }
 
+    /// Versions of plugins.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.upgrades.board)
+    }
+
+    /// Tries another version of a plugin: a file, or without one the version before. `Err` is for the operator.
+    pub fn upgrade(
+        &self,
+        plugin: &busbar_core::model::Plugin,
+        file: Option<PathBuf>,
+        who: &str,
+    ) -> Result<mpsc::Receiver<Progress>, String> {
+        self.upgrades.ask(plugin, file.map_or(What::Previous, What::File), who)
+    }
+
     /// Logs the frames of a device, or no longer. The device is known.
     pub fn log_frames(&self, device: &str, on: bool) -> Result<Replies, NotAnswered> {
         self.names.frames.log(device, on);
@@ -186,6 +212,26 @@ impl CoreHandle {
         match tokio::time::timeout(ANSWER_TIME, answered).await {
             Ok(Ok(answer)) => answer,
             _ => Err(NotAnswered.to_string()),
+        }
+    }
+
+    /// Asks the queue file of the sink `sink`, in turn with the core's own work on it.
+    pub async fn ask_queue<T: Send + 'static>(
+        &self,
+        sink: &str,
+        ask: impl FnOnce(&mut File) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (sender, answer) = oneshot::channel();
+        self.journals.ask(
+            sink,
+            Box::new(move |file| {
+                let _ = sender.send(file.map(ask));
+            }),
+        )?;
+        match tokio::time::timeout(QUEUE_TIME, answer).await {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(_) => Err(format!("the queue file of {sink} is not open")),
+            Err(_) => Err(format!("the disk did not answer within {} s", QUEUE_TIME.as_secs())),
         }
     }
 

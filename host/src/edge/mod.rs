@@ -7,7 +7,8 @@
 //!                                                  \--replies--> whoever asked
 //! ```
 //!
-//! Threads: one for the core, one for the disk; helper threads exist only while a plugin is loaded, opened or ended.
+//! Threads: one for the core, one for the disk, one per queue on disk; helper threads exist only while a plugin is
+//! loaded, opened or ended.
 
 mod audit;
 mod callbacks;
@@ -18,6 +19,7 @@ pub(crate) mod frames;
 mod handle;
 mod inbox;
 mod instances;
+mod journal;
 mod names;
 mod operators;
 mod plugin_log;
@@ -25,6 +27,7 @@ mod plugins;
 mod queue;
 mod reload;
 pub(crate) mod store;
+pub mod upgrade;
 
 pub use audit::AUDIT_FILE;
 pub use frames::Frame;
@@ -46,6 +49,7 @@ use self::{
     disk::Disk,
     inbox::{Closer, Inbox, Item},
     instances::Instances,
+    journal::Journals,
     names::Names,
     operators::Operators,
     plugins::{Plugins, Shared, cache_dir},
@@ -64,6 +68,8 @@ pub struct Start<'a> {
     pub launcher: Launcher,
     /// Log level given to plugins.
     pub log_level: String,
+    /// Upgrades while it runs, and what the start decided about versions; `None`: not here.
+    pub upgrade: Option<(upgrade::Settings, upgrade::begin::Beginning)>,
 }
 
 /// The running edge.
@@ -71,12 +77,15 @@ pub struct Edge {
     handle: CoreHandle,
     thread: JoinHandle<()>,
     wishes: Option<mpsc::Receiver<Wish>>,
+    upgrades: Option<upgrade::Service>,
 }
 
 impl Edge {
     /// Starts the core and begins to load the plugins; returns at once.
     pub fn start(start: Start<'_>) -> Result<Self, String> {
-        let Start { site, probed, data_dir, launcher, log_level } = start;
+        let Start { mut site, probed, data_dir, launcher, log_level, upgrade } = start;
+        let durable = durable_sinks(&site, &probed);
+        journal::place(&mut site, data_dir, durable);
         let inbox = Inbox::new();
         let names: Arc<Names> = Arc::default();
         for device in site.devices.iter().filter(|device| device.frame_log) {
@@ -89,10 +98,14 @@ impl Edge {
             log_level,
             cache_dir: cache_dir(data_dir),
         };
+        let (upgrades, requests) = upgrade::Upgrades::new();
+        let (models, found) = (site.plugins.clone(), probed.clone());
         let plugins = Plugins::new(&site, probed, shared);
         let answers = Arc::clone(&inbox);
         let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(Box::new(input))))?;
         let clock = Clock::new();
+        let answers = Arc::clone(&inbox);
+        let journals = Journals::new(data_dir, clock, move |input| answers.send(Item::Host(Box::new(input))));
         let turns: Arc<Turns> = Arc::default();
         let (wish, wishes) = mpsc::channel(MAX_WAITING);
         let handle = CoreHandle::new(
@@ -100,6 +113,8 @@ impl Edge {
             plugins.registry(),
             Arc::clone(&turns),
             Arc::clone(&names),
+            Arc::clone(&journals),
+            upgrades.clone(),
             wish,
         );
         let core = Core::new(site, read_switches(data_dir), seed(), clock.now());
@@ -112,9 +127,11 @@ impl Edge {
             names,
             plugins,
             disk,
+            journals,
             instances: Instances::default(),
             operators: Operators::default(),
             examined: Vec::new(),
+            versions: upgrade::bridge::Versions::default(),
             turns,
             backlog: VecDeque::new(),
             outputs: Vec::new(),
@@ -122,6 +139,7 @@ impl Edge {
             synchronised: None,
             stop_at: None,
         };
+        let bridge = upgrade::bridge::Bridge { inbox: Arc::clone(&thread.inbox), core: handle.clone() };
         let closer = Closer(Arc::clone(&thread.inbox));
         let thread = std::thread::Builder::new()
             .name("busbar-core".into())
@@ -130,7 +148,19 @@ impl Edge {
                 thread.run();
             })
             .map_err(|error| format!("the core thread could not be started: {error}"))?;
-        Ok(Self { handle, thread, wishes: Some(wishes) })
+        let upgrades = upgrade
+            .map(|(settings, beginning)| {
+                upgrade::Service::start(
+                    settings,
+                    beginning,
+                    (&models, &found),
+                    bridge,
+                    upgrades.board,
+                    requests,
+                )
+            })
+            .transpose()?;
+        Ok(Self { handle, thread, upgrades, wishes: Some(wishes) })
     }
 
     /// What [`CoreHandle::wish_reload`] asks for; once. A host that takes no reloads leaves it.
@@ -153,8 +183,21 @@ impl Edge {
     /// Stops in order: drivers, sinks, plugins, disk. Bounded to about ten seconds.
     pub fn stop(self) -> Result<(), String> {
         self.handle.send(Item::Host(Box::new(Input::Shutdown)));
-        self.thread.join().map_err(|_| "the core thread panicked: this is a bug of Busbar".to_owned())
+        let ended = self.thread.join();
+        if let Some(upgrades) = self.upgrades {
+            upgrades.finish();
+        }
+        ended.map_err(|_| "the core thread panicked: this is a bug of Busbar".to_owned())
     }
+}
+
+/// Names of sink plugins that keep their queue on disk, as far as they could be probed.
+fn durable_sinks(site: &Site, probed: &[Result<Probed, String>]) -> impl Fn(&str) -> bool + use<> {
+    let durable =
+        |probed: &Result<Probed, String>| probed.as_ref().is_ok_and(|probed| probed.describe.sink.durable);
+    let known = site.plugins.iter().zip(probed).filter(|(_, probed)| durable(probed));
+    let names: std::collections::HashSet<String> = known.map(|(plugin, _)| plugin.name.clone()).collect();
+    move |plugin| names.contains(plugin)
 }
 
 /// The persisted switches. A host that cannot read them starts with commands locked: an operator may have locked them.

@@ -32,6 +32,7 @@ use super::{
     handle::PluginFacts,
     inbox::{Inbox, Item},
     names::Names,
+    upgrade::bridge,
 };
 use crate::admin::process;
 
@@ -80,6 +81,8 @@ pub(crate) enum News {
     LogLevel {
         level: String,
     },
+    /// The upgrade thread asks.
+    Upgrade(bridge::Ask),
     /// It could not even be tried; the configuration is not to blame.
     OpenPostponed {
         instance: u64,
@@ -168,6 +171,8 @@ struct Entry {
     crashes: VecDeque<Instant>,
     /// A reload left nothing that needs it.
     unloaded: bool,
+    /// A version on trial: when it dies it is not started again.
+    trial: bool,
 }
 
 impl Plugins {
@@ -186,6 +191,7 @@ impl Plugins {
                 start: 0,
                 crashes: VecDeque::new(),
                 unloaded: false,
+                trial: false,
             })
             .collect();
         let known = entries.iter().map(known).collect();
@@ -216,8 +222,16 @@ impl Plugins {
                 && entry.probed.as_ref().ok().map(|probed| &probed.staged.sha256) == sha256
         });
         let handle = ended.and_then(|entry| entry.handle.take());
-        let entry =
-            Entry { model, probed, connections, handle, start: 0, crashes: VecDeque::new(), unloaded: false };
+        let entry = Entry {
+            model,
+            probed,
+            connections,
+            handle,
+            start: 0,
+            crashes: VecDeque::new(),
+            unloaded: false,
+            trial: false,
+        };
         self.registry.0.write().unwrap_or_else(PoisonError::into_inner).push(known(&entry));
         self.entries.push(entry);
         self.load(plugin, Duration::ZERO);
@@ -263,6 +277,63 @@ impl Plugins {
 
     pub(crate) fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry)
+    }
+
+    /// Starts another version of a plugin, or the same version in another place; its index.
+    pub(crate) fn add_version(
+        &mut self,
+        site: &Site,
+        of: usize,
+        probed: Probed,
+        isolation: Isolation,
+    ) -> usize {
+        let plugin = self.entries.len();
+        let model = match site.plugins.get(of) {
+            Some(model) => PluginModel { isolation, ..model.clone() },
+            None => return plugin,
+        };
+        let entry = Entry {
+            connections: connections(site, &model),
+            model,
+            probed: Ok(probed),
+            handle: None,
+            start: 0,
+            crashes: VecDeque::new(),
+            unloaded: false,
+            trial: true,
+        };
+        self.registry.0.write().unwrap_or_else(PoisonError::into_inner).push(known(&entry));
+        self.entries.push(entry);
+        self.load(plugin, Duration::ZERO);
+        plugin
+    }
+
+    /// Its trial is over: from now on it is treated like any plugin.
+    pub(crate) fn accepted(&mut self, plugin: usize) {
+        if let Some(entry) = self.entries.get_mut(plugin) {
+            entry.trial = false;
+        }
+    }
+
+    /// Ends a version that serves nothing any more; `ended` hears when its runtime is gone.
+    pub(crate) fn retire(&mut self, plugin: usize, ended: Sender<()>) {
+        let Some(entry) = self.entries.get_mut(plugin) else { return };
+        // What it still says is stale, and nothing starts it again.
+        entry.start += 1;
+        entry.trial = true;
+        entry.probed = Err("it was replaced by another version".into());
+        if let Some(known) = self.registry.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(plugin) {
+            *known = Known::default();
+        }
+        let Some(handle) = entry.handle.take() else { return };
+        let name = entry.model.name.clone();
+        let _ = spawn("retire", move || {
+            if !handle.shutdown(SHUTDOWN_TIME) {
+                tracing::warn!(plugin = name, "the version before did not end in time and is left behind");
+            }
+            drop(handle);
+            let _ = ended.send(());
+        });
     }
 
     /// Starts loading all of them.
@@ -327,7 +398,7 @@ impl Plugins {
     /// A start failed, or a worker died. The core is told, and a worker is started again.
     pub(crate) fn down(&mut self, plugin: usize, start: u64, reason: String) -> Option<Input> {
         let entry = self.entries.get_mut(plugin).filter(|entry| entry.start == start)?;
-        if entry.model.isolation == Isolation::InProcess || entry.probed.is_err() {
+        if entry.trial || entry.model.isolation == Isolation::InProcess || entry.probed.is_err() {
             return Some(Input::PluginFailed { plugin, reason });
         }
         let name = entry.model.name.clone();
@@ -382,10 +453,17 @@ impl Plugins {
         let entry = self.entries.get(plugin)?;
         let start = entry.start;
         tracing::error!(plugin = entry.model.name, "given up: {reason}");
+        if let (true, Isolation::Process, Some(handle)) = (entry.trial, entry.model.isolation, &entry.handle)
+        {
+            let handle = Arc::clone(handle);
+            // Its end is told by the loader: only then everything it held is free.
+            let _ = spawn("kill-worker", move || handle.kill());
+            return None;
+        }
         if let (Isolation::Process, Some(handle)) = (entry.model.isolation, entry.handle.clone()) {
             // Kills the worker; its death is not news any more, because `down` counts a new start.
             let _ = spawn("kill-worker", move || {
-                handle.shutdown(Duration::ZERO);
+                handle.kill();
             });
             return self.down(plugin, start, reason.to_owned());
         }

@@ -9,10 +9,12 @@ pub(crate) enum Task {
     Fmt,
     Demo,
     Bench,
+    Soak,
 }
 
 impl Task {
-    const ALL: [Self; 6] = [Self::Setup, Self::Test, Self::Lint, Self::Fmt, Self::Demo, Self::Bench];
+    const ALL: [Self; 7] =
+        [Self::Setup, Self::Test, Self::Lint, Self::Fmt, Self::Demo, Self::Bench, Self::Soak];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -22,6 +24,7 @@ impl Task {
             Self::Fmt => "fmt",
             Self::Demo => "demo",
             Self::Bench => "bench",
+            Self::Soak => "soak",
         }
     }
 
@@ -33,6 +36,7 @@ impl Task {
             Self::Fmt => "format the sources (--check: only look)",
             Self::Demo => "simulated devices, broker and gateway on this terminal",
             Self::Bench => "measure; writes target/bench/report.md and report.json",
+            Self::Soak => "the long forms of stories that the tests tell shortly: upgrade",
         }
     }
 
@@ -57,6 +61,10 @@ impl Task {
             Self::Fmt => "Options: --check, --json",
             Self::Demo => {
                 "Builds the release gateway with its plugins and runs `busbar demo`; what follows `--` is passed on."
+            }
+            Self::Soak => {
+                "`cargo task soak upgrade`: the Modbus driver under 20 meters at 200 ms, v1 -> v2 -> v1 ten times, then 60\n\
+                 versions one after another; says the longest gap and what the memory did. About 13 minutes."
             }
             Self::Bench => {
                 "Builds the release gateway, then measures it beside its peers on the same simulated devices. No limit is\n\
@@ -98,6 +106,7 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Parsed, Strin
         match (word.as_str(), task) {
             ("--help" | "-h", _) => return Ok(Parsed::Help(help(task))),
             ("--", Task::Demo | Task::Bench) => options.rest.extend(words.by_ref()),
+            ("upgrade", Task::Soak) => options.rest.push(word),
             ("--json", _) => options.json = true,
             ("--check", Task::Fmt) => options.check = true,
             ("--no-setup", Task::Test) => options.no_setup = true,

@@ -14,6 +14,7 @@ mod deny;
 mod process;
 mod report;
 mod setup;
+mod soak;
 mod summary;
 mod tests;
 
@@ -45,6 +46,7 @@ fn run(task: Task, options: &Options) -> ExitCode {
         Task::Fmt => checks::fmt(&mut report, options.check),
         Task::Demo => demo::run(&mut report, &options.rest),
         Task::Bench => bench::run(&mut report, &options.rest),
+        Task::Soak => soak::run(&mut report),
     }
     report.finish()
 }

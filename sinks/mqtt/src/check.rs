@@ -30,7 +30,7 @@ pub(crate) struct Topics {
 impl Topics {
     /// Reads the templates; every problem with its JSON pointer.
     pub(crate) fn parse(settings: &Settings) -> Result<Self, Vec<Problem>> {
-        use Placeholder::{Device, Host, Point};
+        use Placeholder::{Device, DeviceId, Host, IdentifyDevice, Point};
         let mut problems = Vec::new();
         let mut parse = |pointer: &str, text: &str, allowed: &[Placeholder]| {
             Template::parse(text, allowed)
@@ -39,7 +39,12 @@ impl Topics {
                 })
                 .ok()
         };
-        let value = parse("/settings/topic", &settings.topic, &[Host, Device, Point]);
+        let allowed: &[Placeholder] = match settings.format {
+            Format::Ems => &[Host, Device, DeviceId, IdentifyDevice],
+            _ => &[Host, Device, Point],
+        };
+        let pointer = if settings.base.is_some() { "/settings/base" } else { "/settings/topic" };
+        let value = parse(pointer, &settings.value_topic(), allowed);
         let status = parse("/settings/topic_status", &settings.topic_status, &[Host]);
         let device = match settings.topic_device_status.is_none() && status.is_none() {
             // Derived from a broken one: one problem is enough.
@@ -98,10 +103,57 @@ fn is_loopback(host: &str) -> bool {
 }
 
 fn format(settings: &Settings, problems: &mut Vec<Problem>) {
-    if settings.format != Format::Json {
+    if !matches!(settings.format, Format::Json | Format::Ems) {
         problems.push(
-            Problem::error("/settings/format", "json", settings.format.as_str())
+            Problem::error("/settings/format", "json or ems", settings.format.as_str())
                 .hint("this version of the plugin builds no other format"),
+        );
+    }
+    if settings.format == Format::Ems {
+        return ems(settings, problems);
+    }
+    for (key, value) in [
+        ("base", &settings.base),
+        ("gateway_uuid", &settings.gateway_uuid),
+        ("status_base", &settings.status_base),
+    ] {
+        if value.is_some() {
+            problems.push(Problem::error(
+                format!("/settings/{key}"),
+                "format = \"ems\" beside it",
+                settings.format.as_str(),
+            ));
+        }
+    }
+}
+
+fn ems(settings: &Settings, problems: &mut Vec<Problem>) {
+    if settings.base.is_some() && settings.topic.is_some() {
+        problems.push(Problem::error("/settings/base", "base or topic", "both"));
+    }
+    if settings.gateway_uuid.as_ref().is_some_and(|uuid| {
+        uuid.is_empty() || uuid.contains(['/', '+', '#']) || uuid.chars().any(char::is_control)
+    }) {
+        let expected = "a name without / + # and control characters";
+        problems.push(Problem::error("/settings/gateway_uuid", expected, "another text"));
+    }
+    if let Some(topic) = settings.gateway_status(ANY_HOST)
+        && let Err(TopicError { expected, found }) = Template::parse(&topic, &[])
+    {
+        problems.push(Problem::error("/settings/status_base", expected, found));
+    }
+    // Consumers subscribe BASE/+/+ and take everything there for a record.
+    let values = settings.value_topic();
+    let status = settings.topic_status.as_str();
+    let same = |a: &str, b: &str| a == b || a.contains('{') || b.contains('{');
+    let shadows = |status: &str| {
+        values.split('/').count() == status.split('/').count()
+            && values.split('/').zip(status.split('/')).all(|(a, b)| same(a, b))
+    };
+    if shadows(status) || shadows(&settings.device_status()) {
+        problems.push(
+            Problem::error("/settings/topic_status", "a topic that is not one of the records", status)
+                .hint("consumers subscribe to all records at once and would take a status for one"),
         );
     }
 }
@@ -183,7 +235,7 @@ fn commands(settings: &Settings, topics: &Topics, problems: &mut Vec<Problem>) {
     }
     if !topics.value.has(Placeholder::Point) {
         problems.push(
-            Problem::error("/settings/commands", "a topic with {point}", settings.topic.as_str())
+            Problem::error("/settings/commands", "a topic with {point}", settings.value_topic())
                 .hint("commands arrive on TOPIC/set of a single point"),
         );
     }
@@ -246,7 +298,7 @@ fn collisions(
             );
         }
     };
-    let names = |device, point| Names { host: ANY_HOST, device, point };
+    let names = |device, point| Names { host: ANY_HOST, device, point, ..Names::default() };
     claim(topics.status.render(&names("", "")), "the gateway's status".to_owned(), "/settings/topic_status");
     for name in routed {
         let Some((device, point)) = name.rsplit_once('/') else { continue };
@@ -258,8 +310,11 @@ fn collisions(
             continue;
         }
         let key = keys.get(name.as_str()).copied().unwrap_or(point);
-        let owner = if grouped { device.to_owned() } else { name.clone() };
-        claim(topics.value.render(&names(device, key)), owner, "/settings/topic");
+        // The topics of records are made of labels, which CHECK does not see.
+        if settings.format != Format::Ems {
+            let owner = if grouped { device.to_owned() } else { name.clone() };
+            claim(topics.value.render(&names(device, key)), owner, "/settings/topic");
+        }
         if grouped {
             // Two names in one message: the topic cannot help, the key must.
             claim(format!("{device}\0{key}"), name.clone(), "/map");
@@ -306,7 +361,7 @@ mod tests {
         assert!(readme.contains(&format!("```toml\n{SAMPLE}```\n")), "README.md and sample.toml differ");
         let sample: Json = toml::from_str(SAMPLE).unwrap();
         let sinks = sample["sink"].as_array().unwrap();
-        assert_eq!(sinks.len(), 3);
+        assert_eq!(sinks.len(), 4);
         for sink in sinks {
             let map = sink.get("map").map_or(vec![], |map| map.as_array().unwrap().clone());
             let routed = ["meter-01/voltage_l1", "meter-01/current_l1", "pump-01/running"];
@@ -334,7 +389,7 @@ mod tests {
     #[test]
     fn all_problems_at_once() {
         let settings = json!({
-            "url": ["mqtt://b", "tcp://b"], "format": "ems", "topic": "a/{poin}", "topic_status": "a//b", "qos": 0,
+            "url": ["mqtt://b", "tcp://b"], "format": "thingsboard-device", "topic": "a/{poin}", "topic_status": "a//b", "qos": 0,
             "client_id": "", "password": "hunter2", "commands": true, "keep_alive": "1500ms", "ack_timeout": "soon",
             "max_packet": "1B", "tls": { "cert": "c.pem" }
         });
@@ -397,6 +452,41 @@ mod tests {
             &["m1/status"],
         );
         assert_eq!(renamed, []);
+    }
+
+    #[test]
+    fn records_of_the_old_gateway() {
+        let ems = |more: Json| {
+            let mut settings = json!({ "url": "mqtt://b", "format": "ems" });
+            settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            pointers(&run(settings, vec![], &["m1/u", "m2/u", "m1/@online"]))
+                .iter()
+                .map(|(pointer, _)| (*pointer).to_owned())
+                .collect::<Vec<_>>()
+        };
+        for good in [
+            json!({}),
+            json!({ "base": "a/b" }),
+            json!({ "topic": "a/{device_id}/{identify_device}" }),
+            json!({ "status_base": "crm", "gateway_uuid": "u" }),
+        ] {
+            assert!(ems(good.clone()).is_empty(), "{good}");
+        }
+        for (bad, pointer) in [
+            (json!({ "base": "a", "topic": "b/{device_id}" }), "/settings/base"),
+            (json!({ "base": "a/+" }), "/settings/base"),
+            (json!({ "topic": "a/{point}" }), "/settings/topic"),
+            (json!({ "status_base": "a//b" }), "/settings/status_base"),
+            (json!({ "gateway_uuid": "a/b" }), "/settings/gateway_uuid"),
+            (json!({ "base": "busbar" }), "/settings/topic_status"),
+            (json!({ "commands": true, "username": "u" }), "/settings/commands"),
+        ] {
+            assert!(ems(bad.clone()).iter().any(|found| found == pointer), "{bad}: {:?}", ems(bad.clone()));
+        }
+        let json_format = json!({ "url": "mqtt://b", "base": "x", "gateway_uuid": "u", "status_base": "s" });
+        assert_eq!(run(json_format, vec![], &[]).len(), 3);
+        let placeholder = json!({ "url": "mqtt://b", "topic": "a/{device_id}" });
+        assert_eq!(pointers(&run(placeholder, vec![], &[])), [("/settings/topic", Severity::Error)]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub(crate) async fn connect(link: &Link<Mqtt>, topics: &Topics, memory: &Shared)
 fn options(link: &Link<Mqtt>, topics: &Topics, url: &str, default_id: &str) -> Result<Options> {
     let settings = &link.settings;
     let bad = |key: &str| Error::configuration(format!("{key}: expected a time or size with unit"));
-    let names = Names { host: &link.host, device: "", point: "" };
+    let names = Names { host: &link.host, ..Names::default() };
     let qos = qos(settings);
     let Tls { ca, cert, key } = settings.tls.clone().unwrap_or_default();
     let id = settings.client_id.clone().unwrap_or_else(|| default_id.to_owned());

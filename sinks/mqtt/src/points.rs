@@ -1,12 +1,15 @@
 //! The point list, prepared: topics, names and units as the bytes that go out, made once per point list.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use busbar_driver_api::Link;
+use busbar_driver_api::{Link, tracing};
+use busbar_mqtt::ems::{self, Frame, Identity};
 use busbar_mqtt::payload::{name_fragment, unit_fragment};
 use busbar_mqtt::topic::{Names, Placeholder, SetTopics};
 
 use crate::check::Topics;
+use crate::settings::Format;
 use crate::sink::Mqtt;
 
 /// The system point that tells whether a device is online.
@@ -43,6 +46,10 @@ pub(crate) struct Device {
     /// Points that were seen, and how many of them say `comm_lost`.
     pub seen: u32,
     pub lost: u32,
+    /// What its records have in common; only with `format = "ems"`, and not for system points.
+    pub frame: Option<Arc<Frame>>,
+    /// Its last record had values (`format = "ems"`).
+    pub reading: bool,
 }
 
 /// All of it.
@@ -53,14 +60,23 @@ pub(crate) struct Points {
     pub set: SetTopics,
     /// One message per device and poll.
     pub grouped: bool,
+    /// `format = "ems"`.
+    pub ems: bool,
+    /// The point with the version of the configuration, and its value (`format = "ems"`).
+    pub version: (Option<u32>, Option<i64>),
 }
 
 impl Points {
     /// Prepares the list of `link`.
     pub(crate) fn prepare(link: &Link<Mqtt>, topics: &Topics) -> Self {
-        let mut points = Self { grouped: !topics.value.has(Placeholder::Point), ..Self::default() };
+        let ems = link.settings.format == Format::Ems;
+        let mut points = Self { grouped: !topics.value.has(Placeholder::Point), ems, ..Self::default() };
         let mut devices = HashMap::new();
         for routed in link.points.iter() {
+            if routed.device == "@host" && routed.name == "config_version" {
+                points.version.0 = Some(routed.number);
+            }
+            let labels = routed.metadata.pointer("/device/labels");
             let source = Source {
                 number: routed.number,
                 host: &link.host,
@@ -70,14 +86,47 @@ impl Points {
                 unit: &routed.unit,
                 // Also of points that are not writable: the host refuses those by name and audits it.
                 commands: link.settings.commands,
+                labels: Labels(labels.filter(|_| ems)),
             };
             points.add(&source, topics, &mut devices);
+        }
+        if ems {
+            points.warn_of_twins();
         }
         points
     }
 
+    /// The topics of records are made of labels: two devices with the same ones cannot be told apart by their consumers.
+    fn warn_of_twins(&self) {
+        let mut owners: HashMap<&str, &str> = HashMap::new();
+        for device in self.devices.iter().filter(|device| device.frame.is_some()) {
+            if let Some(other) = owners.insert(&device.topic, &device.name) {
+                let (topic, device) = (&*device.topic, &*device.name);
+                tracing::warn!(topic, device, other, "two devices share a topic: give them different labels");
+            }
+        }
+    }
+
     fn add<'a>(&mut self, source: &Source<'a>, topics: &Topics, devices: &mut HashMap<&'a str, usize>) {
-        let names = Names { host: source.host, device: source.device, point: source.key };
+        let section = source.labels.get("device_section").unwrap_or(source.device);
+        let identify = source
+            .labels
+            .get("identify_device")
+            .map_or_else(|| ems::identify_default(section, source.labels.get("device_id")), str::to_owned);
+        let identity = Identity {
+            device_name: source.labels.get("device_name").unwrap_or(source.device),
+            device_id: source.labels.get("device_id"),
+            identify_device: &identify,
+            device_type: source.labels.get("device_type").unwrap_or(ems::UNKNOWN_TYPE),
+            device_section: section,
+        };
+        let names = Names {
+            host: source.host,
+            device: source.device,
+            point: source.key,
+            device_id: level(identity.device_id.unwrap_or_default()),
+            identify_device: level(identity.identify_device),
+        };
         let topic = topics.value.render(&names);
         let device = *devices.entry(source.device).or_insert_with(|| {
             self.devices.push(Device {
@@ -87,6 +136,8 @@ impl Points {
                 has_online: false,
                 seen: 0,
                 lost: 0,
+                frame: (self.ems && !source.device.starts_with('@')).then(|| Arc::new(Frame::new(&identity))),
+                reading: false,
             });
             self.devices.len() - 1
         });
@@ -118,4 +169,20 @@ struct Source<'a> {
     key: &'a str,
     unit: &'a str,
     commands: bool,
+    labels: Labels<'a>,
+}
+
+/// Labels of a device that say who it is for the consumers of `format = "ems"`.
+#[derive(Clone, Copy)]
+struct Labels<'a>(Option<&'a serde_json::Value>);
+
+impl<'a> Labels<'a> {
+    fn get(self, name: &str) -> Option<&'a str> {
+        self.0?.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+}
+
+/// A level of the topic of a record is never empty.
+fn level(text: &str) -> &str {
+    if text.is_empty() { ems::UNKNOWN } else { text }
 }

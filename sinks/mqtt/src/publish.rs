@@ -1,9 +1,11 @@
 //! Records -> messages. The hot path: topics, names and units are prepared, one buffer is reused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use busbar_driver_api::contract::binary::Ack;
 use busbar_driver_api::{Cause, Delivery, Quality, Record, Validity, Value, Verdict, time};
+use busbar_mqtt::ems::{self, Frame};
 use busbar_mqtt::payload::{self, BadValue, Group, Marks, Stamp};
 use busbar_mqtt::value::Value as Out;
 use busbar_mqtt::{Message, OFFLINE, ONLINE, Qos, SendError, Session};
@@ -151,12 +153,20 @@ pub(crate) struct Publisher {
 
 /// A grouped message in the making.
 struct Open {
-    group: Group,
+    making: Making,
     device: usize,
+    /// Time of the first record.
+    stamp: Stamp,
     span: Span,
     marks: Marks,
     /// Differs in every group.
     serial: u64,
+}
+
+/// The two forms of a grouped message.
+enum Making {
+    Json(Group),
+    Ems(ems::Message, Arc<Frame>),
 }
 
 /// Where a message goes and what it stands for; its payload is in the publisher.
@@ -165,6 +175,8 @@ pub(crate) struct OutMessage {
     pub target: Target,
     pub span: Span,
     pub retain: bool,
+    /// `format = "ems"`: the record of a device that has values, or has none.
+    pub success: Option<bool>,
 }
 
 /// The topic of a message.
@@ -176,6 +188,8 @@ pub(crate) enum Target {
     Device(usize),
     /// A device's status.
     Status(usize),
+    /// There is nothing to say: as good as delivered.
+    Nowhere,
 }
 
 /// A record, read once.
@@ -251,13 +265,22 @@ impl Publisher {
             verdicts.add(read.span, Verdict::Delivered, 0);
             return Step::Done;
         };
+        let frame = points.devices.get(point.device).and_then(|device| device.frame.as_ref());
+        if points.ems && frame.is_none() {
+            // A system point: not for the consumers of records.
+            if let (true, Value::Int(version)) = (points.version.0 == Some(read.point), &read.value) {
+                points.version.1 = Some(*version);
+            }
+            verdicts.add(read.span, Verdict::Delivered, 0);
+            return Step::Done;
+        }
         if points.grouped {
             if self.must_end(point.device, point.group, read) {
                 self.end_group();
                 return Step::Send { again: true };
             }
             if self.group.is_none() {
-                self.begin_group(point.device, read);
+                self.begin_group(point.device, frame, read);
             }
         } else {
             self.payload.clear();
@@ -276,14 +299,21 @@ impl Publisher {
             unit: &point.unit,
         };
         if let Some(open) = &mut self.group {
-            open.group.add(&mut self.payload, &point.name, &out, self.style.bad_value);
+            match &mut open.making {
+                Making::Json(group) => group.add(&mut self.payload, &point.name, &out, self.style.bad_value),
+                Making::Ems(message, _) => {
+                    let lost = quality.contains(Quality::COMM_LOST);
+                    message.add(&mut self.payload, &point.name, value, out.good, lost);
+                }
+            }
             open.span.count += 1;
             point.group = open.serial;
             return Step::Done;
         }
         payload::write_point(&mut self.payload, &out, read.marks, self.style.bad_value);
         let retain = self.style.retain && read.marks == Marks::default();
-        self.out = Some(OutMessage { target: Target::Point(read.point), span: read.span, retain });
+        self.out =
+            Some(OutMessage { target: Target::Point(read.point), span: read.span, retain, success: None });
         Step::Send { again: false }
     }
 
@@ -312,15 +342,24 @@ impl Publisher {
                 || open.span.first + u64::from(open.span.count) != read.span.first
                 || open.marks != read.marks
                 || self.payload.len() > self.style.split
+                || (matches!(open.making, Making::Ems(..)) && open.stamp.ms() != read.stamp.ms())
         })
     }
 
-    fn begin_group(&mut self, device: usize, read: &Read) {
+    fn begin_group(&mut self, device: usize, frame: Option<&Arc<Frame>>, read: &Read) {
         self.groups += 1;
         self.payload.clear();
+        let making = match frame {
+            None => Making::Json(Group::begin(&mut self.payload, read.stamp, read.marks)),
+            Some(frame) => {
+                let message = ems::Message::begin(&mut self.payload, frame, read.stamp.ts_ns);
+                Making::Ems(message, Arc::clone(frame))
+            }
+        };
         self.group = Some(Open {
-            group: Group::begin(&mut self.payload, read.stamp, read.marks),
+            making,
             device,
+            stamp: read.stamp,
             span: Span { count: 0, ..read.span },
             marks: read.marks,
             serial: self.groups,
@@ -330,9 +369,20 @@ impl Publisher {
     /// Ends the open group; true when there was one: it must go out.
     pub(crate) fn end_group(&mut self) -> bool {
         let Some(open) = self.group.take() else { return false };
-        open.group.end(&mut self.payload);
+        let outcome = match open.making {
+            Making::Json(group) => {
+                group.end(&mut self.payload);
+                None
+            }
+            Making::Ems(message, frame) => Some(message.end(&mut self.payload, &frame)),
+        };
+        let target = match outcome {
+            Some(ems::Outcome::Nothing) => Target::Nowhere,
+            _ => Target::Device(open.device),
+        };
         let retain = self.style.retain && open.marks == Marks::default();
-        self.out = Some(OutMessage { target: Target::Device(open.device), span: open.span, retain });
+        let success = outcome.map(|outcome| outcome == ems::Outcome::Success);
+        self.out = Some(OutMessage { target, span: open.span, retain, success });
         true
     }
 
@@ -340,7 +390,7 @@ impl Publisher {
     pub(crate) fn status(&mut self, device: usize, online: bool, span: Span) {
         self.payload.clear();
         self.payload.extend_from_slice(if online { ONLINE } else { OFFLINE }.as_bytes());
-        self.out = Some(OutMessage { target: Target::Status(device), span, retain: true });
+        self.out = Some(OutMessage { target: Target::Status(device), span, retain: true, success: None });
     }
 
     /// Gives the message that must go out to the session. `Err`: no room, try again.
@@ -355,6 +405,11 @@ impl Publisher {
             Target::Point(number) => points.by_number.get(&number).map(|point| &*point.topic),
             Target::Device(index) => points.devices.get(index).map(|device| &*device.topic),
             Target::Status(index) => points.devices.get(index).map(|device| &*device.status_topic),
+            Target::Nowhere => {
+                verdicts.add(out.span, Verdict::Delivered, 0);
+                self.out = None;
+                return Ok(());
+            }
         };
         let Some(topic) = topic else {
             verdicts.add(out.span, Verdict::Rejected, Reject::NotRouted as u16);

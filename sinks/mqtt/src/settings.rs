@@ -20,9 +20,19 @@ pub(crate) struct Settings {
     /// What goes out.
     #[serde(default)]
     pub format: Format,
-    /// Topic of values with `{host}`, `{device}`, `{point}`; without `{point}` one message per device and poll.
-    #[serde(default = "topic")]
-    pub topic: String,
+    /// Topic of values with `{host}`, `{device}`, `{point}`; without `{point}` one message per device and poll. Default:
+    /// `busbar/{host}/{device}/{point}`. `format = "ems"`: with `{host}`, `{device}`, `{device_id}`, `{identify_device}`.
+    #[serde(default)]
+    pub topic: Option<String>,
+    /// `format = "ems"`, instead of `topic`: stands before `/{device_id}/{identify_device}`. Default: `gatewayems/modbus`.
+    #[serde(default)]
+    pub base: Option<String>,
+    /// `format = "ems"`: the gateway's UUID at the control plane. Default: `[host] name`.
+    #[serde(default)]
+    pub gateway_uuid: Option<String>,
+    /// `format = "ems"`: stands before `/{gateway_uuid}/status`, where the gateway's status is kept. Default: no status.
+    #[serde(default)]
+    pub status_base: Option<String>,
     /// Topic of the gateway's retained `online` and `offline`, with `{host}`.
     #[serde(default = "topic_status")]
     pub topic_status: String,
@@ -112,7 +122,7 @@ pub(crate) enum Format {
     ThingsboardDevice,
     /// The ThingsBoard gateway API; not built in yet.
     ThingsboardGateway,
-    /// Records of an EMS; not built in yet.
+    /// One record per device and poll, numbers only, as the gateway before this one sent them.
     Ems,
 }
 
@@ -167,10 +177,6 @@ pub(crate) struct Map {
     pub key: String,
 }
 
-fn topic() -> String {
-    "busbar/{host}/{device}/{point}".to_owned()
-}
-
 fn topic_status() -> String {
     "busbar/{host}/status".to_owned()
 }
@@ -191,7 +197,30 @@ fn max_packet() -> String {
     "256KiB".to_owned()
 }
 
+/// Default of `topic`.
+const TOPIC: &str = "busbar/{host}/{device}/{point}";
+/// Default of `base`.
+const BASE: &str = "gatewayems/modbus";
+
 impl Settings {
+    /// The template of value topics.
+    pub(crate) fn value_topic(&self) -> String {
+        match (&self.topic, self.format) {
+            (Some(topic), _) => topic.clone(),
+            (None, Format::Ems) => {
+                let base = self.base.as_deref().unwrap_or(BASE);
+                format!("{}/{{device_id}}/{{identify_device}}", base.trim_matches('/'))
+            }
+            (None, _) => TOPIC.to_owned(),
+        }
+    }
+
+    /// The topic of the status that the control plane reads, where there is one.
+    pub(crate) fn gateway_status(&self, host: &str) -> Option<String> {
+        let base = self.status_base.as_deref()?.trim_matches('/');
+        Some(format!("{base}/{}/status", self.gateway_uuid.as_deref().unwrap_or(host)))
+    }
+
     /// The template of device status topics.
     pub(crate) fn device_status(&self) -> String {
         self.topic_device_status.clone().unwrap_or_else(|| match self.topic_status.rsplit_once('/') {

@@ -10,6 +10,7 @@ use busbar_driver_api::{
     AnswerTo, Delivery, Error, Link, PointsChange, Problem, Result, Sink, SinkCheck, SinkTraits, Verdict,
     contract::FailureKind, time, tokio,
 };
+use busbar_mqtt::ems;
 use busbar_mqtt::payload::BadValue;
 use busbar_mqtt::takeover::Ended;
 use busbar_mqtt::{Event, Message, ONLINE, PublishError, Qos, SendError, Session};
@@ -44,6 +45,10 @@ pub(crate) struct Mqtt {
     fault: Option<String>,
     /// Commands ignored because too many wait.
     ignored: u64,
+    /// `format = "ems"`: the topic of the status that the control plane reads.
+    gateway_status: Option<String>,
+    /// What is kept there, and whether the broker has it.
+    status: (Vec<u8>, bool),
 }
 
 impl Sink for Mqtt {
@@ -87,6 +92,8 @@ impl Sink for Mqtt {
             end_noted: false,
             fault: None,
             ignored: 0,
+            gateway_status: link.settings.gateway_status(&link.host),
+            status: (Vec::new(), false),
         };
         sink.announce_devices(link).await?;
         Ok(sink)
@@ -128,6 +135,7 @@ impl Sink for Mqtt {
             self.publisher.status(device, online, Span::OWN);
             self.push(link).await?;
         }
+        self.note_status(link);
         self.tell(link).await
     }
 
@@ -181,11 +189,39 @@ impl Mqtt {
             let online = self.publisher.payload == ONLINE.as_bytes();
             self.memory.lock().online.insert(device.name.clone(), online);
         }
+        if let Some(out) = self.publisher.out
+            && let (Target::Device(device), Some(success)) = (out.target, out.success)
+            && let Some(device) = self.points.devices.get_mut(device)
+        {
+            device.reading = success;
+        }
         while self.publisher.send(&mut self.session, &self.points, &mut self.verdicts).is_err() {
             self.drive(link).await?;
             self.tell(link).await?;
         }
         Ok(())
+    }
+
+    /// `format = "ems"`: which devices are connected and read, for the control plane.
+    fn note_status(&mut self, link: &Link<Self>) {
+        if self.gateway_status.is_none() {
+            return;
+        }
+        let devices = || self.points.devices.iter().filter(|device| device.frame.is_some());
+        let memory = self.memory.lock();
+        let online = |name: &str| memory.online.get(name).copied().unwrap_or(false);
+        let mut connected: Vec<&str> =
+            devices().map(|device| &*device.name).filter(|name| online(name)).collect();
+        let mut reading: Vec<&str> =
+            devices().filter(|device| device.reading).map(|device| &*device.name).collect();
+        connected.sort_unstable();
+        reading.sort_unstable();
+        let gateway = link.settings.gateway_uuid.as_deref().unwrap_or(&link.host);
+        let status = ems::status(gateway, self.points.version.1, &connected, &reading);
+        drop(memory);
+        if status != self.status.0 {
+            self.status = (status, false);
+        }
     }
 
     /// After a connect: what is retained at this broker may be old, or another broker's.
@@ -243,6 +279,13 @@ impl Mqtt {
         if self.verdicts.ripe(self.session.unconfirmed()) {
             link.ctx.ack(LANE, self.verdicts.acks.clone()).await?;
             self.verdicts.clear();
+        }
+        if let (Some(topic), (payload, false)) = (&self.gateway_status, &self.status)
+            && !payload.is_empty()
+        {
+            let qos = self.publisher.style.qos.max(Qos::AtLeastOnce);
+            let message = Message { topic, payload, qos, retain: true };
+            self.status.1 = !matches!(self.session.send(&message, Span::OWN), Err(SendError::Full(_)));
         }
         if let Some(text) = &self.fault {
             link.ctx.fault("take_over", text.clone()).await?;

@@ -283,6 +283,66 @@ fn one_message_per_device_and_poll() {
     site.end();
 }
 
+/// The records of the Modbus gateway that was here before.
+#[test]
+fn records_with_numbers_only() {
+    let mut site = Site::new();
+    let mut list = two_devices();
+    let labels = json!({ "device_id": "11", "identify_device": "a/b", "device_type": "CT_Meter", "device_section": "S" });
+    for point in &mut list[..2] {
+        point.metadata = json!({ "device": { "labels": labels } });
+    }
+    list.push(point(8, "@host", "config_version"));
+    list.push(point(9, "m1", "@online"));
+    let settings =
+        json!({ "format": "ems", "base": "old/modbus", "status_base": "crm", "gateway_uuid": "gw" });
+    let instance = site.connected(settings, list);
+    let lost = Quality::INVALID.with(Quality::COMM_LOST);
+    let mut samples = Samples::default();
+    sample(&mut samples, 1, &Value::Float32(231.4));
+    samples.push(2, TS, &Value::Int(7), Quality::INVALID, Flags::new(Cause::Poll, 0));
+    sample(&mut samples, 8, &Value::Int(3));
+    sample(&mut samples, 9, &Value::Bool(true));
+    samples.push(3, TS, &Value::None, lost, Flags::new(Cause::Host, 0));
+    samples.push(4, TS, &Value::Int(1), lost, Flags::new(Cause::Host, 0));
+    sample(&mut samples, 1, &Value::Text("no number".into()));
+    sample(&mut samples, 2, &Value::Bool(true));
+    // Another time, another record.
+    samples.push(1, TS + 1_000_000, &Value::Int(5), Quality::GOOD, Flags::new(Cause::Poll, 0));
+    assert!(instance.deliver(delivery(1, 0, 0, samples)).is_taken());
+    let record = |data: &str, time: &str| {
+        format!(
+            r#"{{"device_name":"m1","device_id":11,"identify_device":"a/b","timestamp":"2026-01-01 00:00:00.{time}+00:00","data":{data},"success":true,"device_type":"CT_Meter","error":null,"device_section":"S"}}"#
+        )
+    };
+    let first = site.expect("old/modbus/11/a_b", &record(r#"{"u":231.4}"#, "123000"));
+    assert_eq!((first.qos, first.retain), (1, false));
+    site.expect("busbar/site-7/m1/status", "online");
+    site.expect(
+        "old/modbus/desconocido/m2",
+        r#"{"device_name":"m2","device_id":null,"identify_device":"m2","timestamp":"2026-01-01 00:00:00.123000+00:00","data":{},"success":false,"device_type":"Unknown","error":"no communication with the device","device_section":"m2"}"#,
+    );
+    site.expect("old/modbus/11/a_b", &record(r#"{"i":1}"#, "123000"));
+    site.expect("old/modbus/11/a_b", &record(r#"{"u":5}"#, "124000"));
+    site.expect("busbar/site-7/m2/status", "offline");
+    let status = site.expect(
+        "crm/gw/status",
+        r#"{"gateway_uuid":"gw","config_version_aplicada":3,"dispositivos_conectados":["m1"],"dispositivos_leyendo":["m1"]}"#,
+    );
+    assert!(status.retain);
+    let mut acks = site.acks(9);
+    acks.sort_by_key(|ack| ack.first);
+    assert!(acks.iter().all(|ack| ack.verdict == Verdict::Delivered), "{acks:?}");
+    // A text alone is no record; the state of the gateway did not change.
+    let mut samples = Samples::default();
+    sample(&mut samples, 3, &Value::Text("x".into()));
+    instance.deliver(delivery(10, 0, 0, samples));
+    assert_eq!(site.acks(1), [delivered(10, 1)]);
+    site.rig.stop(&instance);
+    site.expect("busbar/site-7/m2/status", "online");
+    site.end();
+}
+
 #[test]
 fn a_large_poll_is_divided_and_nothing_is_parked() {
     let mut site = Site::new();

@@ -7,3 +7,4 @@ mod lost;
 mod outage;
 mod reload;
 mod survival;
+mod upgrade;

@@ -177,7 +177,7 @@ impl Plugins {
             describe(PluginKind::Driver, "modbus", modbus(), SinkTraits::default()),
             describe(PluginKind::Driver, "twin", modbus(), SinkTraits::default()),
             describe(PluginKind::Sink, "twin", mqtt(), SinkTraits::default()),
-            describe(PluginKind::Sink, "mqtt", mqtt(), SinkTraits::default()),
+            describe(PluginKind::Sink, "mqtt", mqtt(), SinkTraits { durable: true, ..SinkTraits::default() }),
             describe(PluginKind::Sink, "iec104", iec104(), needs_map),
         ];
         Self { all, silent: false }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`topic`] | topic templates; no name can leave its level |
 //! | [`payload`], [`value`] | the JSON that goes out, written straight into a buffer |
+//! | [`ems`] | the records of `format = "ems"` |
 //! | [`command`] | requests on set topics, and the answers |
 //! | [`ledger`] | what is published and not acknowledged |
 //! | [`options`], [`tls`] | what a session needs to know |
@@ -21,6 +22,7 @@
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod command;
+pub mod ems;
 mod error;
 pub mod ledger;
 pub mod options;

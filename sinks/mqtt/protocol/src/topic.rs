@@ -21,11 +21,20 @@ pub enum Placeholder {
     Device,
     /// Name of the point within the device.
     Point,
+    /// `format = "ems"`: unit id of the device.
+    DeviceId,
+    /// `format = "ems"`: UUID of the device.
+    IdentifyDevice,
 }
 
 impl Placeholder {
-    const ALL: [(&'static str, Self); 3] =
-        [("host", Self::Host), ("device", Self::Device), ("point", Self::Point)];
+    const ALL: [(&'static str, Self); 5] = [
+        ("host", Self::Host),
+        ("device", Self::Device),
+        ("point", Self::Point),
+        ("device_id", Self::DeviceId),
+        ("identify_device", Self::IdentifyDevice),
+    ];
 }
 
 /// Why a template is refused.
@@ -57,7 +66,7 @@ pub struct Template {
 }
 
 /// The names that fill the placeholders of a template.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Names<'a> {
     /// Name of the gateway.
     pub host: &'a str,
@@ -65,6 +74,10 @@ pub struct Names<'a> {
     pub device: &'a str,
     /// Name of the point.
     pub point: &'a str,
+    /// Unit id of the device (`format = "ems"`).
+    pub device_id: &'a str,
+    /// UUID of the device (`format = "ems"`).
+    pub identify_device: &'a str,
 }
 
 impl Template {
@@ -102,6 +115,8 @@ impl Template {
                 Part::Value(Placeholder::Host) => push_level(&mut out, names.host),
                 Part::Value(Placeholder::Device) => push_level(&mut out, names.device),
                 Part::Value(Placeholder::Point) => push_level(&mut out, names.point),
+                Part::Value(Placeholder::DeviceId) => push_level(&mut out, names.device_id),
+                Part::Value(Placeholder::IdentifyDevice) => push_level(&mut out, names.identify_device),
             }
         }
         if out.len() > MAX_TOPIC {
@@ -245,7 +260,7 @@ mod tests {
     const ALL: [Placeholder; 3] = [Placeholder::Host, Placeholder::Device, Placeholder::Point];
 
     fn names<'a>(device: &'a str, point: &'a str) -> Names<'a> {
-        Names { host: "site-7", device, point }
+        Names { host: "site-7", device, point, ..Names::default() }
     }
 
     #[test]
@@ -259,9 +274,9 @@ mod tests {
     #[test]
     fn names_cannot_inject_levels_or_wildcards() {
         let template = Template::parse("{host}/{device}/x{point}", &ALL).unwrap();
-        let hostile = Names { host: "$SYS", device: "a/b", point: "+#\u{0}\n \u{7f}" };
+        let hostile = Names { host: "$SYS", device: "a/b", point: "+#\u{0}\n \u{7f}", ..Names::default() };
         assert_eq!(template.render(&hostile), "_SYS/a_b/x______");
-        assert_eq!(template.render(&Names { host: "", device: "", point: "" }), "_/_/x_");
+        assert_eq!(template.render(&Names::default()), "_/_/x_");
         let long = "é".repeat(2000);
         let topic = template.render(&names(&long, "p"));
         assert!(topic.len() <= MAX_TOPIC, "{}", topic.len());

@@ -162,7 +162,7 @@ fn zone_offset(zone: &str) -> Option<i64> {
 }
 
 /// Days since 1970-01-01 to the proleptic Gregorian date (H. Hinnant, "chrono-compatible low-level date algorithms").
-const fn civil(days: i64) -> (i64, i64, i64) {
+pub(crate) const fn civil(days: i64) -> (i64, i64, i64) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let doe = z.rem_euclid(146_097);

@@ -1,0 +1,167 @@
+//! Between the thread that runs upgrades, which may wait, and the core thread, which may not.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use busbar_core::{Core, Input, input::HandoverRequest, model::Isolation, output::HandoverStep};
+use busbar_loader::Probed;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::super::{
+    handle::CoreHandle,
+    inbox::{Inbox, Item},
+    plugins::{News, Plugins},
+};
+
+/// Steps of a hand-over that may be unread; the last place is kept for its end.
+const MAX_STEPS: usize = 4_096;
+/// For a version to load and start: its own time-outs are shorter.
+const START_TIME: Duration = Duration::from_secs(45);
+/// For the runtime of a version to end.
+const END_TIME: Duration = Duration::from_secs(10);
+
+/// What the core thread is asked.
+pub(crate) enum Ask {
+    /// Starts a version beside the one that serves.
+    Add { of: usize, probed: Box<Probed>, isolation: Isolation, answer: Sender<Result<usize, String>> },
+    /// Moves everything.
+    Handover { request: HandoverRequest, steps: Sender<HandoverStep> },
+    /// Its trial is over: from now on it is started again when it dies.
+    Accepted { plugin: usize },
+    /// Ends a version that serves nothing.
+    Retire { plugin: usize, ended: Sender<()> },
+}
+
+/// The core thread's side.
+#[derive(Default)]
+pub(crate) struct Versions {
+    next: u64,
+    starting: HashMap<usize, Sender<Result<usize, String>>>,
+    moving: HashMap<u64, Sender<HandoverStep>>,
+}
+
+impl Versions {
+    /// Carries a request out; the inputs for the core.
+    pub(crate) fn take(&mut self, ask: Ask, core: &Core, plugins: &mut Plugins) -> Option<Input> {
+        match ask {
+            Ask::Add { of, probed, isolation, answer } => {
+                let plugin = plugins.add_version(core.site(), of, *probed, isolation);
+                self.starting.insert(plugin, answer);
+                Some(Input::Version { plugin, of, isolation })
+            }
+            Ask::Handover { request, steps } => {
+                self.next += 1;
+                self.moving.insert(self.next, steps);
+                Some(Input::Handover(HandoverRequest { id: self.next, ..request }))
+            }
+            Ask::Accepted { plugin } => {
+                plugins.accepted(plugin);
+                None
+            }
+            Ask::Retire { plugin, ended } => {
+                plugins.retire(plugin, ended);
+                Some(Input::Retired { plugin })
+            }
+        }
+    }
+
+    /// A version started, or did not.
+    pub(crate) fn started(&mut self, plugin: usize, result: Result<usize, String>) {
+        if let Some(answer) = self.starting.remove(&plugin) {
+            let _ = answer.try_send(result);
+        }
+    }
+
+    /// A hand-over went on.
+    pub(crate) fn step(&mut self, id: u64, step: HandoverStep) {
+        let ended = matches!(step, HandoverStep::Ended(_));
+        if let Some(steps) = self.moving.get(&id)
+            && (ended || steps.len() + 1 < MAX_STEPS)
+        {
+            // Whoever asked may be gone.
+            let _ = steps.try_send(step);
+        }
+        if ended {
+            self.moving.remove(&id);
+        }
+    }
+}
+
+/// The waiting side.
+pub(crate) struct Bridge {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) core: CoreHandle,
+}
+
+/// Nothing more will happen.
+pub(crate) const STOPPING: &str = "the gateway is stopping";
+
+impl Bridge {
+    fn ask(&self, ask: Ask) {
+        self.inbox.send(Item::News(Box::new(News::Upgrade(ask))));
+    }
+
+    /// Starts a version; its number.
+    pub(crate) fn add(&self, of: usize, probed: &Probed, isolation: Isolation) -> Result<usize, String> {
+        let (answer, answered) = bounded(1);
+        self.ask(Ask::Add { of, probed: Box::new(probed.clone()), isolation, answer });
+        match answered.recv_timeout(START_TIME) {
+            Ok(result) => result,
+            Err(error) if error.is_disconnected() => Err(STOPPING.into()),
+            Err(_) => Err(format!("it did not start within {} s", START_TIME.as_secs())),
+        }
+    }
+
+    /// Moves everything; `say` hears of each step.
+    pub(crate) fn hand_over(
+        &self,
+        request: HandoverRequest,
+        mut say: impl FnMut(&str, usize, usize),
+    ) -> Result<(), String> {
+        let (steps, taken): (_, Receiver<HandoverStep>) = bounded(MAX_STEPS);
+        self.ask(Ask::Handover { request, steps });
+        loop {
+            match taken.recv() {
+                Ok(HandoverStep::Moved { unit, done, total }) => say(&unit, done, total),
+                Ok(HandoverStep::Ended(result)) => return result,
+                Err(_) => return Err(STOPPING.into()),
+            }
+        }
+    }
+
+    pub(crate) fn accepted(&self, plugin: usize) {
+        self.ask(Ask::Accepted { plugin });
+    }
+
+    /// Ends a version and waits for its runtime.
+    pub(crate) fn retire(&self, plugin: usize) {
+        let (ended, end) = bounded(1);
+        self.ask(Ask::Retire { plugin, ended });
+        let _ = end.recv_timeout(END_TIME);
+    }
+
+    /// Index of the plugin in the configuration and of the version that serves.
+    pub(crate) fn serving(&self, key: &str) -> Result<Serving, String> {
+        let key = key.to_owned();
+        let found = self.core.query_blocking(move |core, _| {
+            let views = core.plugins();
+            core.site()
+                .plugins
+                .iter()
+                .zip(views)
+                .position(|(model, _)| super::active::key(model.kind, &model.name) == key)
+                .and_then(|of| {
+                    let (model, views) = (core.site().plugins.get(of)?.clone(), core.plugins());
+                    let view = views.get(of)?;
+                    Some(Serving { of, serving: view.index, model })
+                })
+        });
+        found.map_err(|error| error.to_string())?.ok_or_else(|| "it is not configured any more".to_owned())
+    }
+}
+
+/// Who serves.
+pub(crate) struct Serving {
+    pub(crate) of: usize,
+    pub(crate) serving: usize,
+    pub(crate) model: busbar_core::model::Plugin,
+}

@@ -1,0 +1,490 @@
+//! One upgrade, step by step:
+//!
+//! ```text
+//! stage -> probe -> kind, name, protocol -> CHECK against the running configuration      nothing has moved yet
+//! active.toml: trial, on disk -> worker process -> hand-over, watched for upgrade_timeout  the trial
+//! in-process, if isolation says so: load -> hand-over                                     the old version still stands by
+//! active.toml: accepted, on disk -> the old version ends
+//! ```
+//!
+//! Every step that fails leaves, or brings back, the version that served before, and says why. A version that failed is
+//! not tried again by itself; an operator may insist.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use busbar_core::{
+    input::HandoverRequest,
+    model::{self, Isolation},
+};
+use busbar_loader::{Expect, Probe, Probed, Staged, registry, stage};
+
+use super::{
+    SURVIVED, Settings,
+    active::{self, Active, Failed, Fresh, Record, Version},
+    begin,
+    board::{Board, Trial},
+    bridge::{Bridge, STOPPING, Serving},
+    check,
+    history::{Event, History, now},
+    watch::Watch,
+};
+
+/// Private copies of a plugin that are kept beside the accepted and the previous one.
+const KEPT_COPIES: usize = 3;
+/// Characters of a hash that people compare.
+const SHORT_HASH: usize = 12;
+/// How often the list of plugins is asked for again.
+const PLUGINS_EVERY: Duration = Duration::from_secs(10);
+/// After the move into the host's process: some polls.
+const WATCH_INSIDE: Duration = Duration::from_secs(1);
+
+/// Who hears of each step.
+pub(super) type Say<'a> = &'a dyn Fn(&str);
+
+/// Everything one upgrade needs.
+pub(super) struct Upgrader {
+    settings: Settings,
+    active: Active,
+    history: History,
+    board: Arc<Board>,
+    bridge: Bridge,
+    watch: Watch,
+    plugins: Vec<model::Plugin>,
+    plugins_at: Option<Instant>,
+    /// Promotions of which the host has not yet survived long enough: until when.
+    fresh: BTreeMap<String, Instant>,
+}
+
+/// A trial that went well.
+struct Good {
+    plugin: usize,
+    /// Why it runs elsewhere than the configuration says.
+    note: String,
+}
+
+impl Upgrader {
+    pub(super) fn new(
+        settings: Settings,
+        active: Active,
+        history: History,
+        board: Arc<Board>,
+        bridge: Bridge,
+    ) -> Self {
+        let until = Instant::now() + SURVIVED;
+        let fresh = active
+            .plugin
+            .iter()
+            .filter(|(_, record)| record.fresh.is_some())
+            .map(|(key, _)| (key.clone(), until));
+        Self {
+            fresh: fresh.collect(),
+            settings,
+            active,
+            history,
+            board,
+            bridge,
+            watch: Watch::default(),
+            plugins: Vec::new(),
+            plugins_at: None,
+        }
+    }
+
+    /// When something is to be looked at without being asked.
+    pub(super) fn is_awake(&self) -> bool {
+        self.settings.watch || !self.fresh.is_empty()
+    }
+
+    /// An operator, or the watch, names a file.
+    pub(super) fn try_file(
+        &mut self,
+        key: &str,
+        file: &Path,
+        who: &str,
+        say: Say<'_>,
+    ) -> Result<String, String> {
+        let serving = self.bridge.serving(key)?;
+        say(&format!("{who}: {}", file.display()));
+        let pinned = serving.model.sha256.as_deref();
+        let staged = stage(&self.settings.stage_dir, &serving.model.name, file, pinned)
+            .map_err(|error| error.to_string())?;
+        self.try_version(key, &serving, &staged, say)
+    }
+
+    /// An operator wants the version before.
+    pub(super) fn try_previous(&mut self, key: &str, who: &str, say: Say<'_>) -> Result<String, String> {
+        let serving = self.bridge.serving(key)?;
+        let previous = self.active.plugin.get(key).and_then(|record| record.previous.clone());
+        let previous = previous.ok_or("there is no version before the one that runs")?;
+        let file = self.settings.stage_dir.join(&serving.model.name).join(format!("{}.so", previous.sha256));
+        say(&format!("{who}: back to {} ({})", previous.version, short(&previous.sha256)));
+        let pinned = serving.model.sha256.as_deref();
+        let expected = pinned.unwrap_or(&previous.sha256);
+        let staged = stage(&self.settings.stage_dir, &serving.model.name, &file, Some(expected))
+            .map_err(|error| format!("the private copy of the version before cannot be used: {error}"))?;
+        self.try_version(key, &serving, &staged, say)
+    }
+
+    fn try_version(
+        &mut self,
+        key: &str,
+        serving: &Serving,
+        staged: &Staged,
+        say: Say<'_>,
+    ) -> Result<String, String> {
+        let record = self.active.plugin.get(key).cloned().unwrap_or_default();
+        if record.accepted.sha256 == staged.sha256 {
+            let known = short(&staged.sha256);
+            return Err(format!("this is the version that runs already (sha256 {known})"));
+        }
+        self.show_step(key, &unnamed(staged), "examined in a child process");
+        let probed = match self.examine(serving, staged, say) {
+            Ok(probed) => probed,
+            Err(reason) => {
+                self.note_failure(key, "refused", &unnamed(staged), &reason);
+                return Err(format!("refused, nothing was moved: {reason}"));
+            }
+        };
+        let version =
+            Version { sha256: staged.sha256.clone(), version: probed.describe.version.clone(), since: now() };
+        self.begin_trial(key, &version)?;
+        let result = self.trial(key, serving, &version, &probed, say);
+        self.end_trial(key, serving, version, result, say)
+    }
+
+    /// In a child process: loads, describes itself, accepts the configuration that runs.
+    fn examine(&self, serving: &Serving, staged: &Staged, say: Say<'_>) -> Result<Probed, String> {
+        let model = &serving.model;
+        let launcher = self.settings.launcher.clone().with_memory_limit(model.memory_limit);
+        let expect = Expect { kind: Some(model.kind), name: None };
+        let mut probe = Probe::start(&launcher, staged, expect).map_err(|error| error.to_string())?;
+        let (name, version) =
+            probe.describe().map(|it| (it.name.clone(), it.version.clone())).unwrap_or_default();
+        if registry::file_name(model.kind, &name) != registry::file_name(model.kind, &model.name) {
+            return Err(format!("expected plugin {}, found {name}", model.name));
+        }
+        say(&format!("{name} {version}, sha256 {}", short(&staged.sha256)));
+        let (kind, name) = (model.kind, model.name.clone());
+        let core = &self.bridge.core;
+        let count = core.query_blocking(move |core, _| check::count(core.site(), kind, &name));
+        let count = count.map_err(|error| error.to_string())?;
+        let mut reasons = Vec::new();
+        for index in 0..count {
+            let name = model.name.clone();
+            let subject = core
+                .query_blocking(move |core, _| check::subject(core.site(), kind, &name, index))
+                .map_err(|error| error.to_string())?;
+            if let Some(subject) = subject {
+                check::ask(&mut probe, kind, &subject, &mut reasons);
+            }
+        }
+        if let Some(text) = check::sentence(reasons) {
+            return Err(text);
+        }
+        say(&format!("accepts the configuration that runs: {count} checked"));
+        probe.finish().map_err(|error| error.to_string())
+    }
+
+    fn begin_trial(&mut self, key: &str, version: &Version) -> Result<(), String> {
+        self.record(key).trial = Some(version.clone());
+        if let Err(error) = self.active.write(&self.settings.data_dir) {
+            self.record(key).trial = None;
+            self.board.edit(key, |shown| shown.trial = None);
+            return Err(format!("nothing was moved: {error}"));
+        }
+        self.history.add(Event::new(key, "trial", &version.version, &version.sha256, ""));
+        self.show_step(key, version, "starts in a worker process");
+        tracing::info!(
+            plugin = key,
+            version = version.version,
+            sha256 = version.sha256,
+            "upgrade: trial begins"
+        );
+        Ok(())
+    }
+
+    /// From the worker process to where the configuration wants it.
+    fn trial(
+        &self,
+        key: &str,
+        serving: &Serving,
+        version: &Version,
+        probed: &Probed,
+        say: Say<'_>,
+    ) -> Result<Good, String> {
+        let worker = self.bridge.add(serving.of, probed, Isolation::Process)?;
+        say("trial in a worker process");
+        let timeout = self.settings.timeout;
+        let request = request(serving.serving, worker, timeout, timeout, true);
+        if let Err(reason) = self.hand_over(key, version, request, say) {
+            self.bridge.retire(worker);
+            return Err(reason);
+        }
+        if serving.model.isolation == Isolation::Process {
+            return Ok(Good { plugin: worker, note: String::new() });
+        }
+        say("the trial went well; it moves into the host's process");
+        let inside = match self.bridge.add(serving.of, probed, Isolation::InProcess) {
+            Ok(inside) => inside,
+            Err(reason) if reason == STOPPING => return Err(reason),
+            Err(reason) => {
+                let note = format!("it runs in a worker process: {reason}");
+                say(&note);
+                return Ok(Good { plugin: worker, note });
+            }
+        };
+        let inwards = request_inwards(worker, inside, timeout);
+        match self.hand_over(key, version, inwards, say) {
+            Ok(()) => {
+                self.bridge.retire(worker);
+                Ok(Good { plugin: inside, note: String::new() })
+            }
+            Err(reason) => {
+                say("everything returns to the version before");
+                let back = request_back(worker, serving.serving, timeout);
+                let returned = self.hand_over(key, version, back, say);
+                self.bridge.retire(inside);
+                match returned {
+                    Ok(()) => self.bridge.retire(worker),
+                    // The worker still works, and that is what counts until somebody looks.
+                    Err(_) => self.bridge.accepted(worker),
+                }
+                Err(reason)
+            }
+        }
+    }
+
+    fn hand_over(
+        &self,
+        key: &str,
+        version: &Version,
+        request: HandoverRequest,
+        say: Say<'_>,
+    ) -> Result<(), String> {
+        self.bridge.hand_over(request, |unit, done, total| {
+            let text = format!("{unit} is good ({done} of {total})");
+            self.show_step(key, version, &text);
+            say(&text);
+            if done == total && request.watch_ms > 0 {
+                say("everything moved; watched until the end of the trial");
+            }
+        })
+    }
+
+    fn end_trial(
+        &mut self,
+        key: &str,
+        serving: &Serving,
+        version: Version,
+        result: Result<Good, String>,
+        say: Say<'_>,
+    ) -> Result<String, String> {
+        self.record(key).trial = None;
+        match result {
+            Ok(good) => {
+                say("accepted");
+                Ok(self.accept(key, serving, version, &good))
+            }
+            Err(reason) if reason == STOPPING => {
+                self.history.add(Event::new(key, "interrupted", &version.version, &version.sha256, STOPPING));
+                self.save(key);
+                Err(reason)
+            }
+            Err(reason) => {
+                self.note_failure(key, "taken_back", &version, &reason);
+                tracing::error!(plugin = key, version = version.version, "upgrade taken back: {reason}");
+                let before = self.record(key).accepted.version.clone();
+                Err(format!("taken back, version {before} runs: {reason}"))
+            }
+        }
+    }
+
+    fn accept(&mut self, key: &str, serving: &Serving, version: Version, good: &Good) -> String {
+        let text = format!("version {} runs (sha256 {})", version.version, short(&version.sha256));
+        self.history.add(Event::new(key, "accepted", &version.version, &version.sha256, &good.note));
+        tracing::info!(plugin = key, version = version.version, sha256 = version.sha256, "upgrade accepted");
+        if !good.note.is_empty() {
+            tracing::warn!(plugin = key, "{}", good.note);
+        }
+        let record = self.record(key);
+        record.accept(version);
+        record.fresh = Some(Fresh { deaths: 0, running: true });
+        self.fresh.insert(key.to_owned(), Instant::now() + SURVIVED);
+        self.board.edit(key, |shown| shown.note.clone_from(&good.note));
+        self.save(key);
+        self.bridge.accepted(good.plugin);
+        self.bridge.retire(serving.serving);
+        self.clean_up(&serving.model.name);
+        if good.note.is_empty() { text } else { format!("{text}; {}", good.note) }
+    }
+
+    fn note_failure(&mut self, key: &str, event: &str, version: &Version, reason: &str) {
+        self.history.add(Event::new(key, event, &version.version, &version.sha256, reason));
+        let failed = Failed {
+            sha256: version.sha256.clone(),
+            version: version.version.clone(),
+            since: now(),
+            reason: reason.to_owned(),
+        };
+        self.record(key).remember(failed);
+        self.save(key);
+    }
+
+    fn record(&mut self, key: &str) -> &mut Record {
+        self.active.plugin.entry(key.to_owned()).or_default()
+    }
+
+    /// To disk and to the board; a disk that does not take it is logged: the next start then goes by what is on it.
+    fn save(&self, key: &str) {
+        if let Err(error) = self.active.write(&self.settings.data_dir) {
+            tracing::error!("{error}");
+        }
+        self.board.edit(key, |shown| shown.trial = None);
+        self.board.show(&self.active, &self.history);
+    }
+
+    fn show_step(&self, key: &str, version: &Version, step: &str) {
+        self.board.edit(key, |shown| {
+            shown.trial = Some(Trial {
+                sha256: version.sha256.clone(),
+                version: version.version.clone(),
+                since: version.since.clone(),
+                step: step.to_owned(),
+            });
+        });
+    }
+
+    /// Looks at the deployed files; tries what is new. A version that failed, and one that was dealt with, are left alone.
+    pub(super) fn look(&mut self) {
+        self.look_at_fresh();
+        if !self.settings.watch {
+            return;
+        }
+        if self.plugins_at.is_none_or(|at| at.elapsed() >= PLUGINS_EVERY)
+            && let Ok(plugins) = self.bridge.core.query_blocking(|core, _| core.site().plugins.clone())
+        {
+            self.plugins = plugins;
+            self.plugins_at = Some(Instant::now());
+        }
+        for plugin in self.plugins.clone() {
+            let path = plugin.path.as_deref().map(Path::new);
+            let Ok(file) = registry::find(&self.settings.plugin_dirs, plugin.kind, &plugin.name, path) else {
+                continue;
+            };
+            let key = active::key(plugin.kind, &plugin.name);
+            if self.watch.changed(&key, &file, SystemTime::now()) {
+                self.deployed(&key, &file);
+            }
+        }
+    }
+
+    fn deployed(&mut self, key: &str, file: &Path) {
+        let sha256 = match stage::read_plugin(file) {
+            Ok(bytes) => stage::sha256_hex(&bytes),
+            Err(error) => return tracing::warn!(plugin = key, "a new file cannot be used: {error}"),
+        };
+        let record = self.record(key).clone();
+        let known = record.deployed == sha256 && !record.has_failed(&sha256);
+        if record.accepted.sha256.is_empty() || known {
+            return;
+        }
+        if record.accepted.sha256 != sha256 {
+            if record.has_failed(&sha256) {
+                tracing::warn!(
+                    plugin = key,
+                    "{} failed before and is not tried again; `busbar plugin upgrade` insists",
+                    file.display()
+                );
+            } else {
+                tracing::info!(plugin = key, sha256, "a new file: {}", file.display());
+                let result = self.try_file(key, file, "a new file", &|text| {
+                    tracing::info!(plugin = key, "upgrade: {text}")
+                });
+                match result {
+                    Err(reason) if reason == STOPPING => return,
+                    Err(reason) => tracing::error!(plugin = key, "upgrade: {reason}"),
+                    Ok(text) => tracing::info!(plugin = key, "upgrade: {text}"),
+                }
+            }
+        }
+        self.record(key).deployed = sha256;
+        self.save(key);
+    }
+
+    fn look_at_fresh(&mut self) {
+        let now = Instant::now();
+        let over: Vec<String> =
+            self.fresh.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect();
+        for key in over {
+            self.fresh.remove(&key);
+            self.record(&key).fresh = None;
+            self.save(&key);
+        }
+    }
+
+    /// Copies that nobody needs any more go: all but the accepted, the previous and the newest few.
+    fn clean_up(&self, name: &str) {
+        let same = |key: &str| key.split_once('/').is_some_and(|(_, of)| of == name.replace('-', "_"));
+        let records = self.active.plugin.iter().filter(|(key, _)| same(key)).map(|(_, record)| record);
+        let needed: Vec<String> = records
+            .flat_map(|record| {
+                let previous = record.previous.as_ref().map(|version| version.sha256.clone());
+                [Some(record.accepted.sha256.clone()), previous].into_iter().flatten()
+            })
+            .collect();
+        let Ok(entries) = fs::read_dir(self.settings.stage_dir.join(name)) else { return };
+        let mut others: Vec<(SystemTime, PathBuf)> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "so"))
+            .filter(|path| {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                !needed.contains(&stem)
+            })
+            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+            .collect();
+        others.sort();
+        let more = others.len().saturating_sub(KEPT_COPIES);
+        for (_, path) in others.into_iter().take(more) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!("{} could not be removed: {error}", path.display());
+            }
+        }
+    }
+
+    /// The host ends in order: that is no death of a fresh promotion.
+    pub(super) fn end(&mut self) {
+        if begin::orderly_end(&mut self.active)
+            && let Err(error) = self.active.write(&self.settings.data_dir)
+        {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+fn request(from: usize, to: usize, timeout: Duration, watch: Duration, rehearse: bool) -> HandoverRequest {
+    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    HandoverRequest { id: 0, from, to, timeout_ms: ms(timeout), watch_ms: ms(watch), rehearse }
+}
+
+/// The stop was exercised in the worker.
+fn request_inwards(from: usize, to: usize, timeout: Duration) -> HandoverRequest {
+    request(from, to, timeout, WATCH_INSIDE, false)
+}
+
+fn request_back(from: usize, to: usize, timeout: Duration) -> HandoverRequest {
+    request(from, to, timeout, Duration::ZERO, false)
+}
+
+fn unnamed(staged: &Staged) -> Version {
+    Version { sha256: staged.sha256.clone(), version: String::new(), since: now() }
+}
+
+fn short(sha256: &str) -> &str {
+    sha256.get(..SHORT_HASH).unwrap_or(sha256)
+}

@@ -1,0 +1,377 @@
+//! A driver and a sink replaced in the running gateway by dropping a file: nobody notices a good version, and a bad one is
+//! taken back by itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use busbar_tests::device::{Devices, Manner};
+use busbar_tests::gateway::HOST;
+use busbar_tests::wait::{PATIENCE, until};
+use busbar_tests::{Broker, Gateway, Observer, built};
+use serde_json::Value;
+
+use crate::shared::{mqtt_sink, plugin, quality};
+
+/// Of every meter in these stories.
+const POLL: Duration = Duration::from_millis(200);
+/// The shortest that a trial may be here: long enough for all to move on a busy machine, and watched for a while.
+const TRIAL: Duration = Duration::from_secs(8);
+
+/// A folder with plugins of its own, in which files can be replaced.
+struct Plugins(PathBuf);
+
+const MODBUS: &str = "libbusbar_driver_modbus.so";
+const MQTT: &str = "libbusbar_sink_mqtt.so";
+const FAKE: &str = "libbusbar_driver_fake.so";
+
+impl Plugins {
+    fn new(folder: &Path) -> Self {
+        fs::create_dir(folder).unwrap();
+        let plugins = Self(folder.to_path_buf());
+        for name in [MODBUS, MQTT, FAKE] {
+            plugins.install(name, &fs::read(built::folder().join(name)).unwrap());
+        }
+        plugins
+    }
+
+    /// As an operator or a package manager would: beside it, then renamed over it.
+    fn install(&self, name: &str, bytes: &[u8]) {
+        let temporary = self.0.join(".incoming");
+        fs::write(&temporary, bytes).unwrap();
+        fs::rename(&temporary, self.0.join(name)).unwrap();
+    }
+
+    /// The built plugin with other bytes at its end: the same code as another version.
+    fn variant(name: &str, number: usize) -> Vec<u8> {
+        let mut bytes = fs::read(built::folder().join(name)).unwrap();
+        if number > 0 {
+            bytes.extend_from_slice(format!("variant {number}").as_bytes());
+        }
+        bytes
+    }
+}
+
+/// Twenty meters at 200 ms, one device of another driver, one broker.
+struct Plant {
+    gateway: Gateway,
+    plugins: Plugins,
+    observer: Observer,
+    devices: Devices,
+    _broker: Broker,
+}
+
+impl Plant {
+    fn start(meters: usize, isolation: &str, trial: Duration) -> Self {
+        Self::start_with(meters, isolation, trial, &[])
+    }
+
+    fn start_with(meters: usize, isolation: &str, trial: Duration, env: &[(&str, &str)]) -> Self {
+        let devices = Devices::start(&vec![Manner::Counting; meters]);
+        let broker = Broker::start();
+        let observer = Observer::start(&broker);
+        let mut body = String::new();
+        for (number, device) in devices.list.iter().enumerate() {
+            let port = device.address.port();
+            body += &format!(
+                "[[device]]\nname = \"m{number:02}\"\ndriver = \"modbus\"\npoll_interval = \"200ms\"\n\
+                 connection = {{ transport = \"tcp\", host = \"127.0.0.1\", port = {port}, unit_id = 1 }}\npoints = [\n  \
+                 {{ name = \"a\", address = \"holding:0\", type = \"float32\" }},\n  \
+                 {{ name = \"b\", address = \"holding:2\", type = \"float32\" }},\n]\n\n"
+            );
+        }
+        body += "[[device]]\nname = \"other\"\ndriver = \"fake\"\npoll_interval = \"200ms\"\nconnection = { endpoint = \"other\" }\n\
+                 points = [ { name = \"n\", address = \"counter\", type = \"uint64\" } ]\n\n";
+        body += &format!("[plugins.modbus]\nisolation = \"{isolation}\"\n\n");
+        body += &mqtt_sink(&broker.url());
+        let site = busbar_tests::gateway::Site::new("");
+        let plugins = Plugins::new(&site.dir.path().join("plugins"));
+        let text = format!(
+            "[host]\nname = \"{HOST}\"\ndata_dir = \"data\"\nplugin_dirs = [\"plugins\"]\nupgrade_timeout = \"{}ms\"\n\n\
+             [host.admin]\nlisten = \"{}\"\n\n{body}",
+            trial.as_millis(),
+            site.admin
+        );
+        fs::write(site.config(), text).unwrap();
+        let gateway = Gateway::start_site_env(site, env);
+        let plant = Self { gateway, plugins, observer, devices, _broker: broker };
+        until("every device to be online", PATIENCE, || {
+            let devices = plant.gateway.api("/api/v1/devices");
+            devices.as_array().unwrap().iter().all(|device| device["state"] == "online").then_some(())
+        });
+        plant
+    }
+
+    fn versions(&self, name: &str) -> Value {
+        plugin(&self.gateway, name)["versions"].clone()
+    }
+
+    fn accepted(&self, name: &str) -> String {
+        self.versions(name)["accepted"]["sha256"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Drops a file and waits until another version is accepted.
+    fn replace(&self, name: &str, file: &str, bytes: &[u8], limit: Duration) {
+        let before = self.accepted(name);
+        self.plugins.install(file, bytes);
+        until(&format!("another version of {name} to be accepted"), limit, || {
+            let versions = self.versions(name);
+            assert!(versions["failed"].is_null(), "{versions}");
+            (versions["trial"].is_null() && versions["accepted"]["sha256"] != before).then_some(())
+        });
+    }
+
+    /// Waits until the last version tried has failed; the reason.
+    fn failure(&self, name: &str, limit: Duration) -> String {
+        until(&format!("a version of {name} to fail"), limit, || {
+            let versions = self.versions(name);
+            let over = versions["trial"].is_null();
+            versions["failed"]["reason"].as_str().filter(|_| over).map(str::to_owned)
+        })
+    }
+
+    /// Everything is good again.
+    fn is_well(&self) {
+        until("every point to be good", PATIENCE, || {
+            let points = self.gateway.api("/api/v1/points");
+            let mut own = points
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|point| point["point"].as_str().is_some_and(|name| !name.contains('@')));
+            own.all(|point| quality(point) == "good").then_some(())
+        });
+    }
+
+    /// No point of these devices was anything but good since the mark.
+    fn nobody_noticed(&self, mark: usize, devices: &str) {
+        for message in &self.observer.all()[mark..] {
+            if !message.topic.starts_with(&format!("busbar/{HOST}/{devices}")) {
+                continue;
+            }
+            if message.topic.ends_with("/status") {
+                assert_eq!(message.payload, "online", "{message:?}");
+            } else {
+                assert_eq!(quality(&message.payload), "good", "{message:?}");
+            }
+        }
+    }
+
+    /// Longest pause between two messages of one point, and between two requests at one device, since then.
+    fn longest_gap(&self, mark: usize, since: Instant) -> Duration {
+        let mut last = std::collections::HashMap::new();
+        let mut longest = Duration::ZERO;
+        let messages = self.observer.all();
+        for message in messages[mark..].iter().filter(|message| message.topic.ends_with("/a")) {
+            if let Some(before) = last.insert(message.topic.clone(), message.at) {
+                longest = longest.max(message.at.duration_since(before));
+            }
+        }
+        for device in &self.devices.list {
+            let times = device.seen.times();
+            let times: Vec<&Instant> = times.iter().filter(|time| **time >= since).collect();
+            longest = times.windows(2).map(|two| two[1].duration_since(*two[0])).fold(longest, Duration::max);
+        }
+        longest
+    }
+}
+
+/// v1 -> v2 -> v1 by dropped files, in the host's process. The gap is stated under `timed`.
+#[test]
+fn a_dropped_file_replaces_the_driver_and_nobody_notices() {
+    let plant = Plant::start(5, "in-process", TRIAL);
+    let first = plant.accepted("modbus");
+    let mark = plant.observer.mark();
+    plant.replace("modbus", MODBUS, &Plugins::variant(MODBUS, 1), PATIENCE * 3);
+    plant.nobody_noticed(mark, "");
+    let row = plugin(&plant.gateway, "modbus");
+    assert_eq!(row["isolation"], "in-process", "{row}");
+    assert!(row["worker_pid"].is_null(), "{row}");
+    assert_eq!(row["versions"]["previous"]["sha256"], first, "{row}");
+
+    // Back on the operator's word; the same bytes are no news for the watch.
+    let back = plant.gateway.cli(&["plugin", "rollback", "modbus"]);
+    assert_eq!(back.code, Some(0), "{back:?}");
+    assert!(back.out.contains("accepted"), "{back:?}");
+    assert_eq!(plant.accepted("modbus"), first);
+    plant.nobody_noticed(mark, "");
+    plant.is_well();
+    let history = plant.gateway.cli(&["plugins", "--history", "modbus", "--json"]);
+    let events: Value = serde_json::from_str(&history.out).unwrap();
+    let words: Vec<&str> =
+        events.as_array().unwrap().iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(words, ["first", "trial", "accepted", "trial", "accepted"], "{history:?}");
+
+    // What is accepted is what starts, not what lies in the folder.
+    let mut plant = plant;
+    plant.gateway.restart();
+    assert_eq!(plant.accepted("modbus"), first);
+    let row = plugin(&plant.gateway, "modbus");
+    assert_eq!(row["sha256"], first, "{row}");
+}
+
+/// The same in a worker process, by command.
+#[test]
+fn a_command_replaces_a_driver_in_a_worker() {
+    let plant = Plant::start(3, "process", TRIAL);
+    let mark = plant.observer.mark();
+    let file = plant.gateway.site.dir.path().join("new.so");
+    fs::write(&file, Plugins::variant(MODBUS, 7)).unwrap();
+    let done = plant.gateway.cli(&["plugin", "upgrade", "modbus", file.to_str().unwrap()]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("device m00 is good"), "{done:?}");
+    plant.nobody_noticed(mark, "");
+    let row = plugin(&plant.gateway, "modbus");
+    assert_eq!(row["isolation"], "process", "{row}");
+    assert!(row["worker_pid"].is_number(), "{row}");
+
+    let again = plant.gateway.cli(&["plugin", "upgrade", "modbus", file.to_str().unwrap()]);
+    assert_eq!(again.code, Some(2), "{again:?}");
+    assert!(again.err.contains("runs already"), "{again:?}");
+    let wrong = plant.gateway.cli(&["plugin", "upgrade", "mqtt", file.to_str().unwrap()]);
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    assert!(wrong.err.contains("refused, nothing was moved"), "{wrong:?}");
+    let nobody = plant.gateway.cli(&["plugin", "upgrade", "dlms", file.to_str().unwrap()]);
+    assert_eq!(nobody.code, Some(1), "{nobody:?}");
+    plant.is_well();
+}
+
+fn bad_version(fault: &str, isolation: &str, word: &str) -> (Plant, String) {
+    let plant = Plant::start_with(4, isolation, TRIAL, &[("BUSBAR_TEST_FAULT", fault)]);
+    let pid = plant.gateway.process.id();
+    let first = plant.accepted("modbus");
+    let mark = plant.observer.mark();
+    plant
+        .plugins
+        .install(MODBUS, &fs::read(built::folder().join("libbusbar_driver_bad_version.so")).unwrap());
+    let reason = plant.failure("modbus", PATIENCE * 3);
+    assert!(reason.contains(word), "{fault}: {reason}");
+    plant.is_well();
+    assert_eq!(plant.accepted("modbus"), first);
+    assert_eq!(plant.gateway.process.id(), pid, "the host never stopped");
+    plant.nobody_noticed(mark, "other/");
+    assert_eq!(plugin(&plant.gateway, "modbus")["state"], "running");
+    let shown = plant.gateway.cli(&["plugins"]);
+    assert!(shown.out.contains("failed at"), "{shown:?}");
+    (plant, reason)
+}
+
+#[test]
+fn a_version_that_answers_wrongly_is_taken_back() {
+    let (plant, reason) = bad_version("wrong", "in-process", "/b");
+    assert!(reason.contains("invalid|failure"), "{reason}");
+    // The same bytes are not tried again by themselves.
+    let tried = plant.gateway.log().matches("trial begins").count();
+    plant
+        .plugins
+        .install(MODBUS, &fs::read(built::folder().join("libbusbar_driver_bad_version.so")).unwrap());
+    until("the watch to see the file", PATIENCE, || {
+        plant.gateway.log().contains("is not tried again").then_some(())
+    });
+    assert_eq!(plant.gateway.log().matches("trial begins").count(), tried);
+}
+
+#[test]
+fn a_version_that_crashes_is_taken_back() {
+    bad_version("crash", "process", "SIGSEGV");
+}
+
+#[test]
+fn a_version_that_hangs_in_its_stop_is_found_out_with_the_canary() {
+    let (plant, _) = bad_version("stuck", "in-process", "");
+    // One device met it; the others never moved.
+    let log = plant.gateway.log();
+    assert!(log.contains("(1 of 4)"), "the canary moved");
+    assert!(!log.contains("(2 of 4)"), "nobody followed it");
+}
+
+#[test]
+fn a_version_that_refuses_the_configuration_moves_nothing() {
+    let plant = Plant::start_with(2, "in-process", TRIAL, &[("BUSBAR_TEST_FAULT", "check")]);
+    let mark = plant.observer.mark();
+    let file = built::folder().join("libbusbar_driver_bad_version.so");
+    let done = plant.gateway.cli(&["plugin", "upgrade", "modbus", file.to_str().unwrap()]);
+    assert_eq!(done.code, Some(2), "{done:?}");
+    for part in
+        ["refused, nothing was moved", "device m00", "device m01", "/points/1/address", "of the new kind"]
+    {
+        assert!(done.err.contains(part), "{part}: {done:?}");
+    }
+    assert!(!plant.gateway.log().contains("trial begins"));
+    plant.nobody_noticed(mark, "");
+}
+
+/// kill -9 of the host in the middle of a trial: it starts on the accepted version and says so.
+#[test]
+fn a_host_killed_during_a_trial_starts_the_version_before() {
+    let mut plant = Plant::start(4, "in-process", Duration::from_secs(20));
+    let first = plant.accepted("modbus");
+    plant.plugins.install(MODBUS, &Plugins::variant(MODBUS, 3));
+    until("a device to move", PATIENCE * 2, || plant.gateway.log().contains("is good (").then_some(()));
+    plant.gateway.restart();
+    plant.is_well();
+    assert_eq!(plant.accepted("modbus"), first);
+    assert_eq!(plugin(&plant.gateway, "modbus")["sha256"], first);
+    let versions = plant.versions("modbus");
+    let said = versions["failed"]["reason"].as_str().unwrap();
+    assert!(said.contains("middle of its trial"), "{versions}");
+    assert!(plant.gateway.log().contains("the version before it is started"));
+}
+
+/// A sink under load: every value that the devices served arrives, in order.
+#[test]
+fn a_sink_is_replaced_without_loss() {
+    let plant = Plant::start(5, "in-process", TRIAL);
+    let mark = plant.observer.mark();
+    plant.replace("mqtt", MQTT, &Plugins::variant(MQTT, 1), PATIENCE * 3);
+    let row = plugin(&plant.gateway, "mqtt");
+    assert_eq!(row["isolation"], "in-process", "{row}");
+    // Let what is under way arrive.
+    let end = plant.observer.mark();
+    plant.observer.wait_all("more values", PATIENCE, |messages| (messages.len() > end + 200).then_some(()));
+    for number in 0..5 {
+        let topic = format!("busbar/{HOST}/m{number:02}/a");
+        let values: Vec<u64> = plant
+            .observer
+            .since(mark, &topic)
+            .iter()
+            .map(|message| message.payload["value"].as_f64().unwrap() as u64)
+            .collect();
+        let mut seen = values.clone();
+        seen.sort_unstable();
+        seen.dedup();
+        let (first, last) = (seen[0], seen[seen.len() - 1]);
+        assert_eq!(seen.len() as u64, last - first + 1, "{topic}: every request's value arrives: {values:?}");
+    }
+    plant.nobody_noticed(mark, "m");
+    plant.nobody_noticed(mark, "other");
+}
+
+/// Rounds of v1 -> v2 -> v1 with twenty meters: no gap longer than two intervals (and one tick of the busy machine).
+#[allow(clippy::print_stdout, reason = "the figures are what the long form is run for")]
+pub(crate) fn rounds(count: usize) {
+    let plant = Plant::start(20, "in-process", Duration::from_secs(4));
+    let before = plant.gateway.process.status("VmRSS");
+    let (mark, since) = (plant.observer.mark(), Instant::now());
+    for round in 0..count {
+        // Forth and back; the long form takes a new file each time, which is what stays in memory.
+        let number = if count > MANY { round } else { round % 2 };
+        plant.replace("modbus", MODBUS, &Plugins::variant(MODBUS, 1 + number), PATIENCE * 4);
+    }
+    plant.nobody_noticed(mark, "");
+    plant.is_well();
+    let gap = plant.longest_gap(mark, since);
+    let after = plant.gateway.process.status("VmRSS");
+    println!("{count} upgrades, longest gap {gap:?}, memory {before} -> {after} kB");
+    assert!(gap <= POLL * 2 + ALLOWANCE, "longest gap {gap:?}");
+    let devices = plant.gateway.api("/api/v1/devices");
+    for device in devices.as_array().unwrap() {
+        assert_eq!(device["counters"]["losses"], 0, "{device}");
+    }
+}
+
+/// More upgrades than these are run to see what they cost in memory.
+const MANY: usize = 20;
+
+/// What a message may be late on a machine that compiles beside the test.
+const ALLOWANCE: Duration = Duration::from_millis(200);
