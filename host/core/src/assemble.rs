@@ -134,6 +134,7 @@ impl Core {
             groups: Vec::new(),
             gone: false,
             rebinding: false,
+            detached: 0,
             paused: config.paused,
             off: Off::No,
             hours: config.active.as_ref().map(Hours::new),

@@ -130,6 +130,7 @@ impl Core {
             Work::Fetch(fetch) => return self.fetch_finished(fetch, outcome),
             Work::Browse(fetch) => return self.browse_finished(fetch, outcome),
             Work::CancelSelection { .. } | Work::Disconnect => return,
+            Work::Attach if !current => return self.attached_late(device, &pending, &outcome),
             _ if !current => return,
             Work::Read { group, cause, .. } => return self.read_finished(group, cause, &pending, outcome),
             _ => {}
@@ -142,6 +143,15 @@ impl Core {
                 self.step_failed(device, &pending.work, kind, "the plugin did not take the request");
             }
             Outcome::Failed(failure) => self.step_failed(device, &pending.work, failure.kind, &failure.text),
+        }
+    }
+
+    /// The device was lost while it was being attached: it is attached all the same, unless it was detached since.
+    fn attached_late(&mut self, device: DeviceId, pending: &Pending, outcome: &Outcome) {
+        let state = &self.devices[device];
+        let here = state.channel.is_some_and(|channel| self.channels[channel].instance == pending.instance);
+        if here && pending.number >= state.detached && matches!(outcome, Outcome::Done(_)) {
+            self.devices[device].attached = true;
         }
     }
 

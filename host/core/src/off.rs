@@ -152,7 +152,13 @@ impl Core {
             (_, true) if phase.has_session() => {
                 self.end_session(device, phase);
                 self.end_subscription(device);
-                self.begin_pause(device);
+                if self.devices[device].bound {
+                    self.begin_pause(device);
+                } else {
+                    // A BIND was on its way: it comes first.
+                    self.invalidate(device, BLOCKED);
+                    self.advance(device);
+                }
             }
             (Phase::Paused, false) => {
                 self.invalidate(device, LOST);

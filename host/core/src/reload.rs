@@ -267,6 +267,8 @@ impl Core {
             } else {
                 for device in devices.into_iter().filter(|device| touched.attached.contains(device)) {
                     match self.channels[channel].phase {
+                        // One that was switched on in this very step has started already.
+                        ChannelPhase::Open if self.devices[device].phase != Phase::Idle => {}
                         ChannelPhase::Open => self.start_device(device),
                         ChannelPhase::Closed => self.open_channel(channel),
                         ChannelPhase::Opening | ChannelPhase::Stopping => {}

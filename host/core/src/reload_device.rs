@@ -14,7 +14,7 @@ use crate::{
     reload::Touched,
     reload_diff::{attach_differs, same_point},
     schedule::Due,
-    state::{ChannelPhase, CommandPhase, Deed, Phase, PluginStatus, Work},
+    state::{ChannelPhase, CommandPhase, Deed, Pending, Phase, PluginStatus, Work},
     table,
     time::{MS, SECOND, ns},
 };
@@ -115,7 +115,11 @@ impl Core {
     /// The device leaves its endpoint; what is asked of it ends.
     fn leave(&mut self, id: DeviceId, touched: &mut Touched) {
         let Some(channel) = self.devices[id].channel.take() else { return };
-        if self.devices[id].attached {
+        let instance = self.channels[channel].instance;
+        let attaching = |pending: &Pending| {
+            pending.device == Some(id) && pending.instance == instance && pending.work == Work::Attach
+        };
+        if self.devices[id].attached || self.requests.values().any(attaching) {
             self.detach(channel, id);
         }
         self.devices[id].attached = false;
@@ -126,6 +130,7 @@ impl Core {
 
     fn detach(&mut self, channel: ChannelId, id: DeviceId) {
         let body = OfDevice { device: Some(id.number()), deadline_ms: DETACH_MS };
+        self.devices[id].detached = self.next_request;
         self.tell(self.channels[channel].instance, 0, Request::Detach(body));
     }
 

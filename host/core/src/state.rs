@@ -259,6 +259,8 @@ pub(crate) struct Device {
     pub(crate) gone: bool,
     /// A BIND on the living session has not been answered.
     pub(crate) rebinding: bool,
+    /// Requests below this number were asked before its last DETACH.
+    pub(crate) detached: u64,
     /// `read = false`, or switched by an operator: connected, not polled.
     pub(crate) paused: bool,
     /// Why it is off on purpose: meaningful in the phase `Maintenance`.

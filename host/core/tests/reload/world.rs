@@ -57,7 +57,6 @@ struct Instance {
     sink: Option<String>,
     /// Device -> its name, connection and groups.
     devices: BTreeMap<u32, (String, BTreeMap<u32, Vec<u32>>)>,
-    connected: BTreeSet<u32>,
     /// Of a sink.
     list: BTreeMap<u32, String>,
     image: BTreeMap<u32, u16>,
@@ -83,6 +82,8 @@ pub(crate) struct World {
     loaded: BTreeSet<usize>,
     /// Devices that do not answer.
     dead: BTreeSet<String>,
+    /// Groups of a BIND that was refused.
+    refused: BTreeSet<u32>,
     numbers: BTreeMap<u32, String>,
     queue: BTreeMap<(u64, u64), Happening>,
     seq: u64,
@@ -136,6 +137,7 @@ impl World {
             instances: BTreeMap::new(),
             loaded: BTreeSet::new(),
             dead: BTreeSet::new(),
+            refused: BTreeSet::new(),
             numbers: BTreeMap::new(),
             queue: BTreeMap::new(),
             seq: 0,
@@ -486,27 +488,26 @@ impl World {
         let done = Event::Done(Done::default());
         match body {
             Request::Attach(attach) => {
-                let state = self.instances.get_mut(&instance).unwrap();
-                if state.devices.insert(attach.device, (attach.name.clone(), BTreeMap::new())).is_some() {
-                    self.wrong(format!("device {} was attached twice", attach.device));
-                }
                 if attach.connection["poison"] == Json::Bool(true) {
                     let failure = Failure::new(FailureKind::Configuration, "poisoned");
                     return self.event(instance, request, ms, Event::Failed(failure));
+                }
+                let state = self.instances.get_mut(&instance).unwrap();
+                if state.devices.insert(attach.device, (attach.name.clone(), BTreeMap::new())).is_some() {
+                    self.wrong(format!("device {} was attached twice", attach.device));
                 }
                 self.event(instance, request, ms, done);
             }
             Request::Detach(of) => {
                 let state = self.instances.get_mut(&instance).unwrap();
                 let number = of.device.unwrap();
-                state.connected.remove(&number);
-                if state.devices.remove(&number).is_none() {
-                    self.wrong(format!("device {number} was detached and is not attached"));
-                }
+                // An ATTACH that was refused may have been on its way.
+                state.devices.remove(&number);
             }
             Request::Bind(bind) => {
                 if bind.points.iter().any(|point| point.spec["poison"] == Json::Bool(true)) {
                     let failure = Failure::new(FailureKind::Configuration, "poisoned");
+                    self.refused.extend(bind.groups.iter().map(|group| group.group));
                     return self.event(instance, request, ms, Event::Failed(failure));
                 }
                 let groups: BTreeMap<u32, Vec<u32>> =
@@ -554,6 +555,11 @@ impl World {
             .devices
             .values()
             .find_map(|(name, groups)| Some((name.clone(), groups.get(&group)?.clone())));
+        if found.is_none() && self.refused.contains(&group) {
+            // It left together with a BIND that was refused.
+            let failure = Failure::new(FailureKind::Configuration, "no such group");
+            return self.event(instance, request, ms, Event::Failed(failure));
+        }
         let Some((name, points)) = found else {
             return self.wrong(format!("group {group} is read and not bound"));
         };
