@@ -108,7 +108,8 @@ fn queue_loop(dir: &Path, sync: Sync, transactions: u64, confirm: bool) -> Durat
     for number in 0..transactions {
         let mut transaction = transaction(number);
         if confirm {
-            transaction.settled = vec![ended(number.saturating_sub(1) * RECORDS + 1, RECORDS * number.min(1))];
+            transaction.settled =
+                vec![ended(number.saturating_sub(1) * RECORDS + 1, RECORDS * number.min(1))];
         }
         let begun = Instant::now();
         file.commit(&transaction).unwrap();

@@ -4,22 +4,49 @@
 //! uses live as long as the process; what the core introduced is remembered here, so that it can be written again into a
 //! salvaged file.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use busbar_core::journal::Name;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::{bytes::crc32, fault::Fault};
 
+/// Numbers are the host's own and looked up for every record: one multiplication spreads them.
+#[derive(Debug, Default)]
+pub(crate) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // 2^64 divided by the golden ratio (Knuth, multiplicative hashing); the map looks at both ends.
+        let mixed = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+type ByNumber<T> = HashMap<u32, T, BuildHasherDefault<Spread>>;
+
 /// What this run knows about names.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     /// Core's number -> dictionary's number.
-    points: HashMap<u32, u32>,
+    points: ByNumber<u32>,
     /// What the core introduced, by the dictionary's number: device, point, unit, ended by NUL each.
-    introduced: HashMap<u32, Box<str>>,
+    introduced: ByNumber<Box<str>>,
     /// What the core was told.
-    told: HashSet<u32>,
+    told: HashSet<u32, BuildHasherDefault<Spread>>,
     /// Next free number.
     next: u32,
 }
@@ -27,7 +54,7 @@ pub(crate) struct Names {
 /// Names of one transaction, not on disk yet.
 #[derive(Debug, Default)]
 pub(crate) struct NewNames {
-    points: HashMap<u32, (u32, Box<str>)>,
+    points: ByNumber<(u32, Box<str>)>,
     next: u32,
 }
 
@@ -60,7 +87,7 @@ impl Names {
         connection: &Connection,
         names: &[(u32, Name)],
     ) -> Result<NewNames, Fault> {
-        let mut new = NewNames { points: HashMap::with_capacity(names.len()), next: self.next };
+        let mut new = NewNames { points: ByNumber::default(), next: self.next };
         for (point, name) in names {
             let id = match find(connection, name)? {
                 Some(id) => id,
@@ -88,7 +115,8 @@ impl Names {
 
     /// The dictionary's number of the core's `point`.
     pub(crate) fn id(&self, new: &NewNames, point: u32) -> Option<u32> {
-        new.points.get(&point).map(|(id, _)| *id).or_else(|| self.points.get(&point).copied())
+        let introduced = if new.points.is_empty() { None } else { new.points.get(&point).map(|(id, _)| *id) };
+        introduced.or_else(|| self.points.get(&point).copied())
     }
 
     /// The core has not been told about `id` yet.
