@@ -80,6 +80,8 @@ impl Core {
             looking: false,
             stopping: false,
             drain_until_ns: None,
+            journals_until_ns: None,
+            ghosts: crate::ghosts::Ghosts::default(),
             oddities: Oddities::default(),
         };
         for plugin in &site.plugins {
@@ -271,6 +273,7 @@ impl Core {
         for sink in self.sinks.ids() {
             self.arm_interval(sink);
         }
+        self.start_journals();
     }
 
     /// Never read: no value, `invalid|comm_lost`, the host's time.

@@ -1,4 +1,5 @@
-//! The ledger of a sink: `accepted = delivered + pending + parked + dropped(reason)`, always (G7).
+//! The ledger of a sink without a queue on disk: `accepted = delivered + pending + parked + dropped(reason)`, always (G7);
+//! with one, the ledger is the file's (`journaling.rs`) and only the further counters are kept here.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +12,23 @@ pub(crate) enum Drop {
     Expired,
     /// A newer state of the same point took its place.
     Superseded,
+    /// The disk is full, and so is the memory that bridges it.
+    DiskFull,
+    /// The disk does not write in time, and the memory that bridges it is full.
+    DiskSlow,
 }
 
 impl Drop {
-    pub(crate) const ALL: [Self; 3] = [Self::Overflow, Self::Expired, Self::Superseded];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Overflow, Self::Expired, Self::Superseded, Self::DiskFull, Self::DiskSlow];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Overflow => "overflow",
             Self::Expired => "expired",
             Self::Superseded => "superseded",
+            Self::DiskFull => "disk_full",
+            Self::DiskSlow => "disk_slow",
         }
     }
 }
@@ -37,6 +45,7 @@ pub(crate) struct Books {
     overflow: u64,
     expired: u64,
     superseded: u64,
+    disk: u64,
     /// Confirmations of records that are unknown or ended before.
     pub(crate) late_acks: u64,
     /// Verdicts `retry`.
@@ -55,6 +64,7 @@ impl Books {
             Drop::Overflow => self.overflow += 1,
             Drop::Expired => self.expired += 1,
             Drop::Superseded => self.superseded += 1,
+            Drop::DiskFull | Drop::DiskSlow => self.disk += 1,
         }
     }
 
@@ -63,6 +73,8 @@ impl Books {
             Drop::Overflow => self.overflow,
             Drop::Expired => self.expired,
             Drop::Superseded => self.superseded,
+            Drop::DiskFull => self.disk,
+            Drop::DiskSlow => 0,
         }
     }
 

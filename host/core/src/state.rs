@@ -143,6 +143,8 @@ pub(crate) enum Work {
     Fetch(u64),
     Browse(u64),
     SinkPoints,
+    /// Points of another time, announced before their first record.
+    SinkGhosts,
     SinkConnect,
 }
 

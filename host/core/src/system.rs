@@ -171,6 +171,7 @@ impl Core {
         self.release_answers();
         for sink in self.sinks.ids() {
             self.expire(sink);
+            self.tend_idle(sink);
             self.slow_sink_points(sink);
         }
         for device in self.devices.ids() {
@@ -191,8 +192,8 @@ impl Core {
             state.overflow = false;
         }
         let state = &self.sinks[sink];
-        let age_ns = state.oldest_ns().map_or(0, |at| self.now.mono_ns.saturating_sub(at));
-        let (pending, parked, overflow) = (state.pending(), state.books.parked_total(), state.overflow);
+        let age_ns = state.oldest_age_ns(self.now.mono_ns);
+        let (pending, parked, overflow) = (state.pending(), state.parked_total(), state.overflow);
         self.set_system(points.overflow, &Value::Bool(overflow), false);
         // A sink that gets its own fill level must not fill itself with it: whole seconds only.
         for (point, value) in [
@@ -249,7 +250,11 @@ impl Core {
             merged.extend(configured);
         }
         let merged = Json::Object(merged);
-        self.metadata.insert(point, merged.clone()) != Some(merged)
+        let changed = self.metadata.insert(point, merged.clone()) != Some(merged);
+        if changed {
+            self.name_changed(point);
+        }
+        changed
     }
 
     /// Kind that the driver named in its metadata.
@@ -331,6 +336,7 @@ impl Core {
     pub(crate) fn shutdown(&mut self) {
         self.stopping = true;
         self.drop_handover();
+        self.hurry_journals();
         for channel in self.channels.ids() {
             self.stop_channel(channel);
         }
@@ -354,19 +360,19 @@ impl Core {
         let Some(until_ns) = self.drain_until_ns else { return };
         for sink in self.sinks.ids() {
             let state = &self.sinks[sink];
-            if !state.is_up() || state.pending() == 0 || self.now.mono_ns >= until_ns {
+            if !state.is_up() || state.is_drained() || self.now.mono_ns >= until_ns {
                 self.stop_sink_for(sink, "the gateway stops");
             }
         }
     }
 
-    /// Every instance is stopped after `Input::Shutdown`: the process may end.
+    /// Every instance is stopped after `Input::Shutdown`, and what queues on disk hold is written: the process may end.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         let channels = self.channels.values().all(|channel| channel.phase == ChannelPhase::Closed);
         let sinks =
             self.sinks.values().all(|sink| matches!(sink.phase, SinkPhase::Closed | SinkPhase::Failed));
-        self.stopping && channels && sinks
+        self.stopping && channels && sinks && self.journals_are_settled()
     }
 
     /// Longest time that a shutdown can take, nanoseconds.

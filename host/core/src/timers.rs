@@ -44,6 +44,8 @@ pub(crate) enum Timer {
     Retry(SinkId),
     /// `send = "interval"`.
     Interval(SinkId),
+    /// The file of a queue: open, flush, read back.
+    Journal(SinkId),
 }
 
 /// The heap.
