@@ -164,7 +164,10 @@ impl Sink {
                 continue;
             }
             let (count, ended) = seen.entry(record.device).or_default();
-            if *count >= share && (*ended || *count >= 2 * share) && !journal.aside.contains_key(&record.device) {
+            if *count >= share
+                && (*ended || *count >= 2 * share)
+                && !journal.aside.contains_key(&record.device)
+            {
                 journal.aside.insert(record.device, number);
                 any = true;
             }
@@ -179,7 +182,8 @@ impl Sink {
     /// What should be read back next.
     fn wanted(&self) -> Option<(Loading, usize)> {
         let journal = self.journal.as_ref()?;
-        if !self.is_up() || !journal.is_open() || journal.loading.is_some() || journal.settled() > MAX_SETTLED {
+        if !self.is_up() || !journal.is_open() || journal.loading.is_some() || journal.settled() > MAX_SETTLED
+        {
             return None;
         }
         let window = self.limits.window.max(1);
@@ -275,7 +279,9 @@ impl Core {
         state.close_gap();
         state.set_aside();
         let Some((loading, records)) = state.wanted() else { return };
-        let Some(journal) = state.journal.as_mut().filter(|journal| journal.load_at_ns <= now_ns) else { return };
+        let Some(journal) = state.journal.as_mut().filter(|journal| journal.load_at_ns <= now_ns) else {
+            return;
+        };
         journal.loading = Some(loading);
         self.out.push(Output::JournalLoad {
             sink: sink.number() as usize,
@@ -294,7 +300,9 @@ impl Core {
         };
         let bound = self.load_bound(sink, loading);
         match result {
-            Ok(loaded) if loaded.from == loading.from && loaded.next > loading.from.min(bound.saturating_sub(1)) => {
+            Ok(loaded)
+                if loaded.from == loading.from && loaded.next > loading.from.min(bound.saturating_sub(1)) =>
+            {
                 self.take_loaded(sink, loading, bound, loaded);
             }
             Ok(loaded) => {

@@ -173,7 +173,8 @@ impl Sink {
         }
         let mut limits = Limits::window(window);
         if let Some(rate) = self.limits.replay_rate {
-            limits.replay = if self.paced_until_ns > now_ns { 0 } else { (rate as usize / PACED_PARTS).max(1) };
+            limits.replay =
+                if self.paced_until_ns > now_ns { 0 } else { (rate as usize / PACED_PARTS).max(1) };
         }
         let delivery = if self.queue.live_from() == u64::MAX {
             self.pick(Side::Older, limits)

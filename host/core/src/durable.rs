@@ -163,10 +163,8 @@ impl Core {
             if records {
                 journal.fresh = 0;
             }
-            self.out.push(Output::Journal {
-                sink: sink.number() as usize,
-                transaction: Box::new(transaction),
-            });
+            self.out
+                .push(Output::Journal { sink: sink.number() as usize, transaction: Box::new(transaction) });
         }
     }
 
@@ -180,7 +178,8 @@ impl Core {
             self.oddities.unexpected += 1;
             return;
         }
-        if let Some(journal) = self.sinks[sink].journal.as_mut().filter(|journal| journal.phase == Phase::Reserving)
+        if let Some(journal) =
+            self.sinks[sink].journal.as_mut().filter(|journal| journal.phase == Phase::Reserving)
         {
             journal.phase = Phase::Open;
             journal.meanwhile = false;
@@ -240,7 +239,8 @@ impl Core {
 
     /// Everything else is stopped: the last transactions leave without pause, for at most [`LAST_NS`].
     pub(crate) fn finish_journals(&mut self) {
-        let done = self.sinks.values().all(|sink| matches!(sink.phase, SinkPhase::Closed | SinkPhase::Failed));
+        let done =
+            self.sinks.values().all(|sink| matches!(sink.phase, SinkPhase::Closed | SinkPhase::Failed));
         if self.drain_until_ns.is_none() || !done {
             return;
         }
@@ -260,7 +260,8 @@ impl Core {
 
     /// Everything that can be on disk is.
     pub(crate) fn journals_are_settled(&self) -> bool {
-        let settled = self.sinks.values().all(|sink| sink.journal.as_ref().is_none_or(|journal| journal.is_settled()));
+        let settled =
+            self.sinks.values().all(|sink| sink.journal.as_ref().is_none_or(|journal| journal.is_settled()));
         settled || self.journals_until_ns.is_some_and(|until_ns| self.now.mono_ns >= until_ns)
     }
 }
@@ -294,7 +295,9 @@ impl Sink {
             journal.content_at_ns = oldest.map(|(_, accepted_ns)| accepted_ns + flush_ns);
         }
         match (journal.content_at_ns, journal.counters_at_ns) {
-            (Some(content), Some(counters)) if counters < content => Some(Due { at_ns: counters, records: false }),
+            (Some(content), Some(counters)) if counters < content => {
+                Some(Due { at_ns: counters, records: false })
+            }
             (Some(at_ns), _) => Some(Due { at_ns, records: true }),
             (None, counters) => counters.map(|at_ns| Due { at_ns, records: false }),
         }

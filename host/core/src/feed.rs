@@ -312,9 +312,10 @@ impl Sink {
             return self.queue.is_waiting(number);
         }
         number >= self.queue.reach().min(self.queue.live_from())
-            || self.journal.as_ref().is_some_and(|journal| {
-                journal.aside.get(&device).is_some_and(|from| number >= *from)
-            })
+            || self
+                .journal
+                .as_ref()
+                .is_some_and(|journal| journal.aside.get(&device).is_some_and(|from| number >= *from))
     }
 
     /// The newest record of a point was confirmed while it waited to be sent again: older ones may still come after it.

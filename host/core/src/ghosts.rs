@@ -134,10 +134,8 @@ impl Core {
         if ghosts.is_empty() || !listed {
             return;
         }
-        let points = ghosts
-            .iter()
-            .filter_map(|point| Some(sink_point(*point, state.ghosts.get(point)?)))
-            .collect();
+        let points =
+            ghosts.iter().filter_map(|point| Some(sink_point(*point, state.ghosts.get(point)?))).collect();
         state.announcing += 1;
         let body = Request::Points(Points { replace: false, points, removed: Vec::new() });
         self.ask_sink(sink, Work::SinkGhosts, body, LOCAL_DEADLINE_NS);

@@ -34,14 +34,7 @@ impl Core {
             if let Some(routed) = self.sinks[sink].routed.get(slot as usize) {
                 let point = routed.point;
                 let device = self.points[point].device.map_or(u32::MAX, Id::number);
-                let out = Outgoing::from_point(
-                    point,
-                    &self.points[point],
-                    Cause::Poll,
-                    false,
-                    0,
-                    0,
-                );
+                let out = Outgoing::from_point(point, &self.points[point], Cause::Poll, false, 0, 0);
                 self.sinks[sink].accept(slot, &out, device, self.now);
             }
         }

@@ -57,7 +57,11 @@ impl Core {
         }
         let fresh = state.queue.open_from(journal.told()).count();
         if fresh != journal.fresh {
-            return Err(format!("G7: sink {} counts {} unwritten records of {fresh}", sink.number(), journal.fresh));
+            return Err(format!(
+                "G7: sink {} counts {} unwritten records of {fresh}",
+                sink.number(),
+                journal.fresh
+            ));
         }
         let most = 3 * state.limits.window.max(1) + 20 * state.limits.flush_records.max(1) + 5_000;
         if journal.is_open() && state.queue.len() > most {

@@ -122,9 +122,7 @@ impl Gathered {
         ledger.accepted += self.accepted;
         ledger.delivered += self.delivered;
         ledger.pending = (ledger.pending + self.accepted).saturating_sub(self.ended());
-        for (counts, more) in
-            [(&mut ledger.parked, &self.parked), (&mut ledger.dropped, &self.dropped)]
-        {
+        for (counts, more) in [(&mut ledger.parked, &self.parked), (&mut ledger.dropped, &self.dropped)] {
             for (reason, count) in more.iter().filter(|(_, count)| **count > 0) {
                 add(counts, reason, *count);
             }
@@ -416,8 +414,7 @@ impl Journal {
 
     /// Ends that wait to be told.
     pub(crate) fn settled(&self) -> usize {
-        self.gathered.settled.len()
-            + self.offered.as_ref().map_or(0, |offered| offered.content.settled.len())
+        self.gathered.settled.len() + self.offered.as_ref().map_or(0, |offered| offered.content.settled.len())
     }
 
     /// The record ended, and the file was not told or did not answer yet.
@@ -494,7 +491,12 @@ impl Journal {
 
     /// The transaction is on disk. Returns the first number that was not on disk before, and the tokens of refused
     /// records that are now. `None`: it is not the one on its way.
-    pub(crate) fn commit(&mut self, number: u64, committed: Committed, now_ns: u64) -> Option<(u64, Vec<u32>)> {
+    pub(crate) fn commit(
+        &mut self,
+        number: u64,
+        committed: Committed,
+        now_ns: u64,
+    ) -> Option<(u64, Vec<u32>)> {
         let offered = self.offered.take_if(|offered| offered.number == number)?;
         for (point, _) in &offered.content.names {
             self.set_named(*point);

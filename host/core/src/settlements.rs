@@ -69,9 +69,11 @@ impl Settlements {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Settled> {
-        self.ranges
-            .iter()
-            .map(|(first, (count, end))| Settled { first: *first, count: *count, end: end.clone() })
+        self.ranges.iter().map(|(first, (count, end))| Settled {
+            first: *first,
+            count: *count,
+            end: end.clone(),
+        })
     }
 }
 

@@ -118,7 +118,9 @@ impl Sink {
             routed: Vec::new(),
             slot_of: BTreeMap::new(),
             feed: Feed::new(config),
-            queue: journal.as_ref().map_or_else(Queue::new, |journal| Queue::starting_at(journal.temporary_from)),
+            queue: journal
+                .as_ref()
+                .map_or_else(Queue::new, |journal| Queue::starting_at(journal.temporary_from)),
             slots: Slots::default(),
             durable: journal.is_some(),
             journal,

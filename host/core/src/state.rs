@@ -137,9 +137,16 @@ pub(crate) enum Work {
     Subscribe,
     Disconnect,
     Probe,
-    Read { group: GroupId, cause: busbar_contract::Cause, due_ns: u64 },
+    Read {
+        group: GroupId,
+        cause: busbar_contract::Cause,
+        due_ns: u64,
+    },
     Command(u64),
-    CancelSelection { point: PointId, origin: Origin },
+    CancelSelection {
+        point: PointId,
+        origin: Origin,
+    },
     Fetch(u64),
     Browse(u64),
     SinkPoints,

@@ -367,7 +367,8 @@ impl Queue {
         }
         (0..self.entries.len())
             .filter_map(|at| {
-                let number = self.entries.get(at).map(|entry| entry.number).filter(|number| which(*number))?;
+                let number =
+                    self.entries.get(at).map(|entry| entry.number).filter(|number| which(*number))?;
                 Some((number, self.again_at(at)?))
             })
             .collect()

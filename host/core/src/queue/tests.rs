@@ -13,7 +13,12 @@ pub(crate) fn record(device: u32, point: u32, value: u64) -> Record {
         class: Class::State,
         flags: 0,
         end: false,
+        transient: false,
     }
+}
+
+fn next(queue: &mut Queue, window: usize, blocked: impl Fn(u32) -> bool) -> Option<Delivery> {
+    queue.next_delivery(Side::Older, Limits::window(window), |device, _| blocked(device))
 }
 
 fn numbers(delivery: &Delivery) -> (u64, Vec<u64>) {
@@ -27,7 +32,7 @@ fn numbers_grow_and_never_come_back() {
         queue.push(record(0, 0, value));
     }
     queue.end_of_poll();
-    let delivery = queue.next_delivery(10, |_| false).unwrap();
+    let delivery = next(&mut queue, 10, |_| false).unwrap();
     assert_eq!(numbers(&delivery), (1, vec![0, 1, 2]));
     for number in 1..4 {
         assert!(queue.settle(number).is_some());
@@ -47,12 +52,12 @@ fn a_poll_is_not_torn_by_the_window() {
         }
         queue.end_of_poll();
     }
-    let delivery = queue.next_delivery(4, |_| false).unwrap();
+    let delivery = next(&mut queue, 4, |_| false).unwrap();
     assert_eq!(delivery.samples.samples.len(), 3);
-    assert!(queue.next_delivery(4, |_| false).is_none(), "the second poll waits for room");
+    assert!(next(&mut queue, 4, |_| false).is_none(), "the second poll waits for room");
     queue.settle(1);
     queue.settle(2);
-    assert_eq!(queue.next_delivery(4, |_| false).unwrap().first, 4);
+    assert_eq!(next(&mut queue, 4, |_| false).unwrap().first, 4);
 }
 
 #[test]
@@ -62,8 +67,8 @@ fn a_poll_larger_than_the_window_goes_out_in_parts() {
         queue.push(record(0, 0, value));
     }
     queue.end_of_poll();
-    assert_eq!(numbers(&queue.next_delivery(2, |_| false).unwrap()), (1, vec![0, 1]));
-    assert!(queue.next_delivery(2, |_| false).is_none());
+    assert_eq!(numbers(&next(&mut queue, 2, |_| false).unwrap()), (1, vec![0, 1]));
+    assert!(next(&mut queue, 2, |_| false).is_none());
 }
 
 #[test]
@@ -73,18 +78,18 @@ fn a_retry_blocks_only_its_own_device() {
         queue.push(record((value % 2) as u32, 0, value));
         queue.end_of_poll();
     }
-    while queue.next_delivery(10, |_| false).is_some() {}
+    while next(&mut queue, 10, |_| false).is_some() {}
     assert_eq!(queue.send_again(1).map(|again| again.device), Some(0));
     assert_eq!(queue.send_again(1), None, "only what is on its way");
     queue.push(record(0, 0, 4));
     queue.push(record(1, 0, 5));
     queue.end_of_poll();
     queue.rewind();
-    assert_eq!(numbers(&queue.next_delivery(10, |device| device == 0).unwrap()), (6, vec![5]));
-    assert!(queue.next_delivery(10, |device| device == 0).is_none());
+    assert_eq!(numbers(&next(&mut queue, 10, |device| device == 0).unwrap()), (6, vec![5]));
+    assert!(next(&mut queue, 10, |device| device == 0).is_none());
     queue.rewind();
-    assert_eq!(numbers(&queue.next_delivery(10, |_| false).unwrap()), (1, vec![0]));
-    assert_eq!(numbers(&queue.next_delivery(10, |_| false).unwrap()), (5, vec![4]));
+    assert_eq!(numbers(&next(&mut queue, 10, |_| false).unwrap()), (1, vec![0]));
+    assert_eq!(numbers(&next(&mut queue, 10, |_| false).unwrap()), (5, vec![4]));
     assert!(queue.is_consistent());
 }
 
@@ -94,14 +99,14 @@ fn after_a_reconnect_everything_unconfirmed_comes_again_as_replay() {
     for value in 0..3 {
         queue.push(record(0, 0, value));
     }
-    queue.next_delivery(10, |_| false);
+    next(&mut queue, 10, |_| false);
     queue.settle(2);
     queue.send_all_again();
     queue.begin_replay();
-    let delivery = queue.next_delivery(10, |_| false).unwrap();
+    let delivery = next(&mut queue, 10, |_| false).unwrap();
     assert_eq!(numbers(&delivery), (1, vec![0]));
     assert_eq!(delivery.flags, busbar_contract::batch::REPLAY);
-    assert_eq!(numbers(&queue.next_delivery(10, |_| false).unwrap()), (3, vec![2]));
+    assert_eq!(numbers(&next(&mut queue, 10, |_| false).unwrap()), (3, vec![2]));
     assert_eq!(queue.pending(), 2);
 }
 
@@ -114,7 +119,7 @@ fn texts_travel_in_the_blob_and_other_times_in_the_trailer() {
     text.value_ts_ns = -5;
     queue.push(record(0, 1, 7));
     queue.push(text);
-    let mut delivery = queue.next_delivery(10, |_| false).unwrap();
+    let mut delivery = next(&mut queue, 10, |_| false).unwrap();
     assert_eq!(delivery.flags, busbar_contract::batch::TIMES);
     assert_eq!(delivery.samples.take_times(), Ok(vec![(1, -5)]));
     let sample = delivery.samples.samples[1];
