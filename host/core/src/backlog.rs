@@ -241,13 +241,10 @@ impl Sink {
                 last.end = true;
             }
         }
-        for (number, record) in &back {
-            if let Some(slot) = self.slot_of.get(&record.sample.point).copied() {
-                let newest = self.newest.get(slot as usize).copied().unwrap_or(0);
-                if newest > *number && !self.will_come(newest, record.device) {
-                    self.echo.insert(slot);
-                }
-            }
+        if self.queue.live_from() != u64::MAX {
+            // Live records are before these: the latest state comes last.
+            let points: BTreeSet<u32> = back.iter().map(|(_, record)| record.sample.point).collect();
+            self.echo.extend(points.iter().filter_map(|point| self.slot_of.get(point)));
         }
         self.queue.take_back(back);
         match loading.device {

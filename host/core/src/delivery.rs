@@ -237,7 +237,7 @@ impl Sink {
             return;
         };
         self.refusals = 0;
-        self.confirmed_early(number, &settled);
+        self.confirmed(number, &settled);
         if !settled.transient {
             self.books.delivered += 1;
             if let Some(journal) = &mut self.journal {
@@ -258,7 +258,7 @@ impl Sink {
             return;
         };
         self.refusals = 0;
-        self.confirmed_early(number, &settled);
+        self.confirmed(number, &settled);
         let Some(journal) = &mut self.journal else {
             self.books.park(reason);
             return self.lost(settled.point, settled.commit);

@@ -322,8 +322,8 @@ impl Sink {
         let Some(journal) = &mut self.journal else { return };
         let from = journal.temporary_from;
         self.queue.renumber(from, recovered.next);
-        for newest in self.newest.iter_mut().filter(|newest| **newest >= from) {
-            *newest = *newest - from + recovered.next;
+        for number in self.newest.iter_mut().chain(&mut self.sent).filter(|number| **number >= from) {
+            *number = *number - from + recovered.next;
         }
         journal.opened(recovered, now_ns);
         if recovered.ledger.pending > 0 && recovered.oldest < recovered.next {

@@ -311,20 +311,22 @@ impl Sink {
         if self.queue.knows(number) {
             return self.queue.is_waiting(number);
         }
-        number >= self.queue.reach().min(self.queue.live_from())
-            || self
-                .journal
-                .as_ref()
-                .is_some_and(|journal| journal.aside.get(&device).is_some_and(|from| number >= *from))
+        let Some(journal) = &self.journal else { return false };
+        let missing = self.queue.reach()..journal.committed.min(self.queue.live_from());
+        missing.contains(&number) || journal.aside.get(&device).is_some_and(|from| number >= *from)
     }
 
-    /// The newest record of a point was confirmed while it waited to be sent again: older ones may still come after it.
-    pub(crate) fn confirmed_early(&mut self, number: u64, settled: &Settled) {
-        if let Some(slot) = self.slot_of.get(&settled.point).copied()
-            && settled.waiting
-            && self.newest.get(slot as usize) == Some(&number)
-        {
+    /// A record was confirmed. The latest state of its point is sent last, if an older one may come, or came, after it.
+    pub(crate) fn confirmed(&mut self, number: u64, settled: &Settled) {
+        let Some(slot) = self.slot_of.get(&settled.point).copied() else { return };
+        let at = slot as usize;
+        let early = settled.waiting && self.newest.get(at) == Some(&number);
+        let late = self.journal.is_some() && self.sent.get(at).is_some_and(|sent| *sent > number);
+        if early || late {
             self.echo.insert(slot);
+        }
+        if let Some(sent) = self.sent.get_mut(at).filter(|_| !late) {
+            *sent = number;
         }
     }
 

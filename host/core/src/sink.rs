@@ -87,6 +87,8 @@ pub(crate) struct Sink {
     pub(crate) paced_until_ns: u64,
     /// Number of the newest record of each point, by slot.
     pub(crate) newest: Vec<u64>,
+    /// Number of the newest confirmed record of each point, by slot.
+    pub(crate) sent: Vec<u64>,
     /// Points of which an older record is sent after a newer one: their latest state is sent last.
     pub(crate) echo: BTreeSet<u32>,
     pub(crate) touched: bool,
@@ -137,6 +139,7 @@ impl Sink {
             image_at: None,
             paced_until_ns: 0,
             newest: Vec::new(),
+            sent: Vec::new(),
             echo: BTreeSet::new(),
             touched: false,
             ended_commits: Vec::new(),
@@ -161,6 +164,7 @@ impl Sink {
         self.slots = Slots::new(self.routed.len());
         self.feed.resize(self.routed.len());
         self.newest = vec![0; self.routed.len()];
+        self.sent = vec![0; self.routed.len()];
     }
 
     /// Records of the ledger not yet ended.
