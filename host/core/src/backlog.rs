@@ -45,7 +45,7 @@ impl Sink {
     /// Takes a record of the ledger into a queue on disk.
     pub(crate) fn accept_on_disk(&mut self, slot: u32, record: Record) {
         let window = self.limits.window.max(1);
-        let full = self.queue.len() >= window || self.queue.bytes() >= MAX_WINDOW_BYTES;
+        let full = self.queue.pending() >= window || self.queue.bytes() >= MAX_WINDOW_BYTES;
         if full && !self.make_room() {
             return self.refuse(&record);
         }
@@ -73,7 +73,7 @@ impl Sink {
             self.live_becomes_backlog();
         }
         let most = 2 * window + GATHER * self.limits.flush_records.max(1);
-        self.queue.len() < most && self.queue.bytes() < 2 * MAX_WINDOW_BYTES + MAX_GATHER_BYTES
+        self.queue.pending() < most && self.queue.bytes() < 2 * MAX_WINDOW_BYTES + MAX_GATHER_BYTES
     }
 
     /// Memory is full and the disk does not take it: the newest goes, counted and shown.
@@ -105,12 +105,9 @@ impl Sink {
 
     fn live_becomes_backlog(&mut self) {
         let from = self.queue.live_from();
-        let images = self.queue.transient_from(from);
-        if !images.is_empty() {
-            self.image_at = Some(0);
-        }
-        for number in images {
+        for (number, point) in self.queue.transient_from(from) {
             self.give_up(number, Drop::Superseded);
+            self.echo.extend(self.slot_of.get(&point));
         }
         let Some(first) = self.queue.first_waiting(from) else { return };
         let points: BTreeSet<u32> =
@@ -143,7 +140,7 @@ impl Sink {
         let Some(journal) = &self.journal else { return };
         let live_from = self.queue.live_from();
         let all = self.queue.reach() >= journal.committed.min(live_from);
-        let fits = live_from != u64::MAX || self.queue.len() < self.limits.window.max(1);
+        let fits = live_from != u64::MAX || self.queue.pending() < self.limits.window.max(1);
         if !self.queue.is_whole() && all && fits {
             self.queue.set_reach(u64::MAX);
         }
@@ -153,7 +150,7 @@ impl Sink {
     pub(crate) fn set_aside(&mut self) {
         let Some(journal) = &mut self.journal else { return };
         let window = self.limits.window.max(1);
-        if self.held.is_empty() || !journal.is_open() || self.queue.len() < window / 4 * 3 {
+        if self.held.is_empty() || !journal.is_open() || self.queue.pending() < window / 4 * 3 {
             return;
         }
         let share = (window / 4 / self.held.len()).max(1);
@@ -256,7 +253,9 @@ impl Sink {
 
     /// Records of a device below `next` that were set aside are in memory again.
     fn caught_up(&mut self, device: u32, next: u64) {
-        let reach = self.queue.reach();
+        // The rest comes with what is read back for all, unless that ends where the live records begin.
+        let live = self.queue.live_from() != u64::MAX;
+        let reach = if live { u64::MAX } else { self.queue.reach() };
         if let Some(journal) = &mut self.journal {
             if next >= reach.min(journal.committed) {
                 journal.aside.remove(&device);

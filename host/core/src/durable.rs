@@ -294,12 +294,12 @@ impl Sink {
             let oldest = self.queue.first_open(journal.committed);
             journal.content_at_ns = oldest.map(|(_, accepted_ns)| accepted_ns + flush_ns);
         }
+        // A refused record that is not on disk goes with its end.
+        let records = journal.has_ends();
         match (journal.content_at_ns, journal.counters_at_ns) {
-            (Some(content), Some(counters)) if counters < content => {
-                Some(Due { at_ns: counters, records: false })
-            }
+            (Some(content), Some(counters)) if counters < content => Some(Due { at_ns: counters, records }),
             (Some(at_ns), _) => Some(Due { at_ns, records: true }),
-            (None, counters) => counters.map(|at_ns| Due { at_ns, records: false }),
+            (None, counters) => counters.map(|at_ns| Due { at_ns, records }),
         }
     }
 
@@ -314,7 +314,8 @@ impl Sink {
         };
         let load = (journal.load_at_ns > now_ns).then_some(journal.load_at_ns);
         let paced = (self.paced_until_ns > now_ns).then_some(self.paced_until_ns);
-        [flush, wake, load, paced].into_iter().flatten().min()
+        let part = self.has_part_due().then_some(now_ns + 1);
+        [flush, wake, load, paced, part].into_iter().flatten().min()
     }
 
     /// The file is open: numbers and figures are its own from now on.

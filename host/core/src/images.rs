@@ -126,11 +126,16 @@ impl Sink {
         let room = if live {
             half.saturating_sub(self.queue.live_len())
         } else if self.queue.is_whole() {
-            half.saturating_sub(self.queue.len())
+            half.saturating_sub(self.queue.pending())
         } else {
             0
         };
         room.min(MAX_PART)
+    }
+
+    /// A part of an image, or a latest state, can be made now.
+    pub(crate) fn has_part_due(&self) -> bool {
+        self.room_for_images() > 0 && (self.image_at.is_some() || self.is_replayed())
     }
 
     /// No record of the backlog is left to be delivered.

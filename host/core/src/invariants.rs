@@ -63,8 +63,8 @@ impl Core {
                 journal.fresh
             ));
         }
-        let most = 3 * state.limits.window.max(1) + 20 * state.limits.flush_records.max(1) + 5_000;
-        if journal.is_open() && state.queue.len() > most {
+        let most = 3 * state.limits.window.max(1) + 20 * state.limits.flush_records.max(1) + 300;
+        if journal.is_open() && state.queue.len() > 2 * most {
             return Err(format!("G9: sink {} holds {} records in memory", sink.number(), state.queue.len()));
         }
         Ok(())

@@ -227,12 +227,12 @@ impl Queue {
         self.entries.get(place).map(|entry| entry.number)
     }
 
-    /// Numbers of waiting records made from the table, from `number` on.
-    pub(crate) fn transient_from(&self, number: u64) -> Vec<u64> {
+    /// Waiting records made from the table, from `number` on: number and point.
+    pub(crate) fn transient_from(&self, number: u64) -> Vec<(u64, u32)> {
         self.entries
             .range(self.position(number)..)
             .filter(|entry| entry.status == Status::Waiting && entry.record.transient)
-            .map(|entry| entry.number)
+            .map(|entry| (entry.number, entry.record.sample.point))
             .collect()
     }
 

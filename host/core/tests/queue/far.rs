@@ -43,6 +43,7 @@ pub(crate) struct Far {
     pub(crate) mood: Mood,
     pub(crate) instance: u64,
     pub(crate) stopped: bool,
+    pub(crate) asked_to_stop: bool,
     /// Counts up with each end of a connection.
     pub(crate) connection: u64,
     /// It takes nothing until the core knows.
@@ -74,6 +75,7 @@ impl Far {
             mood: Mood::Prompt,
             instance: 0,
             stopped: false,
+            asked_to_stop: false,
             connection: 0,
             refusing: false,
             points: BTreeMap::new(),
@@ -94,7 +96,7 @@ impl Far {
 
     pub(crate) fn opened(&mut self, instance: u64) {
         self.instance = instance;
-        self.stopped = false;
+        (self.stopped, self.asked_to_stop) = (false, false);
         self.refusing = false;
         self.connection += 1;
         self.points.clear();

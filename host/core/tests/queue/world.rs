@@ -229,7 +229,7 @@ impl World {
         if self.tracing {
             let mut line = format!("{:>9.3} ", self.now.mono_ns as f64 / 1e9);
             line.push_str(&text());
-            line.truncate(line.char_indices().nth(600).map_or(line.len(), |(at, _)| at));
+            line.truncate(line.char_indices().nth(60_000).map_or(line.len(), |(at, _)| at));
             self.trace.push_back(line);
             if self.trace.len() > TRACE {
                 self.trace.pop_front();
@@ -239,13 +239,16 @@ impl World {
 
     pub(crate) fn run(&mut self) -> Result<Stats, String> {
         let mut until = None;
+        let mut well_ns = None;
         loop {
             if self.absolute_ns() > CHAOS_NS && until.is_none() {
                 self.heal();
                 until = Some(self.absolute_ns() + RECOVERY_NS);
             }
             if let Some(until) = until {
-                if self.is_well() {
+                // Images come when everything else is through.
+                well_ns = if self.is_well() { well_ns.or(Some(self.absolute_ns())) } else { None };
+                if well_ns.is_some_and(|since| self.absolute_ns() > since + SECOND) {
                     break;
                 }
                 if self.absolute_ns() > until {
@@ -361,7 +364,7 @@ impl World {
             Output::Stop { instance, .. } => {
                 let plugin = usize::from(instance != self.driver);
                 if let Some(far) = self.fars.iter_mut().find(|far| far.instance == instance) {
-                    far.stopped = true;
+                    (far.stopped, far.asked_to_stop) = (true, true);
                 }
                 let delay = self.rng.range(1, 100);
                 self.event(plugin, instance, 0, delay, Event::Stopped);
@@ -432,9 +435,14 @@ impl World {
         flags: u32,
         mut samples: Samples,
     ) -> Result<(), String> {
-        let Some(sink) = self.fars.iter().position(|far| far.instance == instance && !far.stopped) else {
+        let Some(sink) = self.fars.iter().position(|far| far.instance == instance && !far.asked_to_stop)
+        else {
             return Err(format!("a delivery to instance {instance}, which is gone"));
         };
+        if self.fars[sink].stopped {
+            // The core does not know yet.
+            return Ok(());
+        }
         if self.fars[sink].refusing || (self.rng.chance(2) && !self.healing) {
             self.fars[sink].refusing = true;
             let input = Input::NotTaken { instance, request: first, delivery: true, code: 2 };
