@@ -82,6 +82,8 @@ struct Entry {
     status: Status,
     /// It was sent as part of the backlog.
     replay: bool,
+    /// The delivery it was sent with.
+    turn: u32,
     record: Record,
 }
 
@@ -129,6 +131,8 @@ pub(crate) struct Queue {
     in_flight: usize,
     in_flight_replay: usize,
     settled: usize,
+    /// Deliveries made, wrapping.
+    turns: u32,
     /// Of those not settled.
     transient: usize,
     bytes: u64,
@@ -153,6 +157,7 @@ impl Queue {
             in_flight: 0,
             in_flight_replay: 0,
             settled: 0,
+            turns: 0,
             transient: 0,
             bytes: 0,
         }
@@ -270,7 +275,7 @@ impl Queue {
         let number = self.next;
         self.next += 1;
         self.count_in(&record);
-        self.entries.push_back(Entry { number, status: Status::Waiting, replay: false, record });
+        self.entries.push_back(Entry { number, status: Status::Waiting, replay: false, turn: 0, record });
         number
     }
 
@@ -354,21 +359,23 @@ impl Queue {
         self.again_where(|_| true)
     }
 
-    /// A delivery that began with `first` was not taken: it and what was sent after it on its side must be sent again.
+    /// A delivery that began with `first` was not taken: it and what was sent after it must be sent again.
     pub(crate) fn not_taken(&mut self, first: u64) -> Vec<(u64, Settled)> {
-        let (live_from, live) = (self.live_from, first >= self.live_from);
-        self.again_where(|number| number >= first && (number >= live_from) == live)
+        let mut later = self.entries.range(self.position(first)..);
+        let Some(turn) = later.find(|entry| entry.status == Status::InFlight).map(|entry| entry.turn) else {
+            return Vec::new();
+        };
+        self.again_where(|entry| entry.turn.wrapping_sub(turn) <= u32::MAX / 2)
     }
 
-    fn again_where(&mut self, which: impl Fn(u64) -> bool) -> Vec<(u64, Settled)> {
+    fn again_where(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Settled)> {
         self.rewind();
         if self.in_flight == 0 {
             return Vec::new();
         }
         (0..self.entries.len())
             .filter_map(|at| {
-                let number =
-                    self.entries.get(at).map(|entry| entry.number).filter(|number| which(*number))?;
+                let number = self.entries.get(at).filter(|entry| which(entry))?.number;
                 Some((number, self.again_at(at)?))
             })
             .collect()
@@ -475,7 +482,7 @@ impl Queue {
                 continue;
             }
             self.count_in(&record);
-            self.entries.push_back(Entry { number, status: Status::Waiting, replay: false, record });
+            self.entries.push_back(Entry { number, status: Status::Waiting, replay: false, turn: 0, record });
         }
         self.entries.extend(rest);
     }

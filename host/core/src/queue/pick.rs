@@ -72,9 +72,11 @@ impl Queue {
         let mut times = Vec::new();
         let mut samples = Samples::with_capacity(count);
         let (mut flags, mut first) = (0, 0);
+        self.turns = self.turns.wrapping_add(1);
         for (index, entry) in self.entries.range_mut(start..start + count).enumerate() {
             entry.status = Status::InFlight;
             entry.replay = replay;
+            entry.turn = self.turns;
             let record = &entry.record;
             let mut sample = record.sample;
             if let Some(blob) = &record.blob {
