@@ -209,6 +209,8 @@ fn sink(view: &SinkView<'_>) -> Json {
         "pending_bytes": view.pending_bytes,
         "oldest_age_seconds": view.oldest_age_ns as f64 / 1e9,
         "overflow": view.overflow,
+        "unwritten": view.unwritten,
+        "queue": view.queue_reason,
     })
 }
 

@@ -181,7 +181,7 @@ impl Sink {
         } else {
             limits.replay_window = (window / 2).max(1);
             let (one, other) =
-                if turn % 2 == 0 { (Side::Live, Side::Older) } else { (Side::Older, Side::Live) };
+                if turn.is_multiple_of(2) { (Side::Live, Side::Older) } else { (Side::Older, Side::Live) };
             self.pick(one, limits).or_else(|| self.pick(other, limits))
         }?;
         if let Some(rate) = self.limits.replay_rate

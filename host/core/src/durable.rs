@@ -277,8 +277,11 @@ impl Sink {
         let flush_ns = ns(self.limits.flush_every);
         let most = self.limits.flush_records.max(1);
         let journal = self.journal.as_mut().filter(|journal| journal.is_open() && !journal.is_busy())?;
-        if journal.has_content() {
-            journal.content_at_ns.get_or_insert(now_ns + flush_ns);
+        if journal.has_content() && journal.content_at_ns.is_none() {
+            let oldest =
+                self.queue.first_open(journal.committed).map(|(_, accepted_ns)| accepted_ns + flush_ns);
+            let ends = journal.has_ends().then_some(now_ns + flush_ns);
+            journal.content_at_ns = [oldest, ends].into_iter().flatten().min();
         }
         if journal.has_counters() {
             journal.counters_at_ns.get_or_insert(now_ns + COUNTERS_NS);

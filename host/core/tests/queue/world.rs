@@ -735,11 +735,10 @@ impl World {
         for (sink, measured) in self.measured.iter().enumerate() {
             for value in measured.keys() {
                 let kept = self.writers[sink].file.fates.contains_key(value);
-                if !kept && !self.fars[sink].known.contains(value) && !self.fars[sink].got.contains_key(value)
-                {
-                    if self.writers[sink].ill_ns.is_none() {
-                        return Err(format!("sink {sink}: {value} is not on disk after an orderly stop"));
-                    }
+                let far = &self.fars[sink];
+                let there = far.known.contains(value) || far.got.contains_key(value);
+                if !kept && !there && self.writers[sink].ill_ns.is_none() {
+                    return Err(format!("sink {sink}: {value} is not on disk after an orderly stop"));
                 }
             }
         }
