@@ -361,8 +361,9 @@ impl Queue {
 
     /// A delivery that began with `first` was not taken: it and what was sent after it must be sent again.
     pub(crate) fn not_taken(&mut self, first: u64) -> Vec<(u64, Settled)> {
-        let mut later = self.entries.range(self.position(first)..);
-        let Some(turn) = later.find(|entry| entry.status == Status::InFlight).map(|entry| entry.turn) else {
+        // Where the first of it is gone, dropped by age or size, the next shows which delivery it was.
+        let entry = self.entries.get(self.position(first));
+        let Some(turn) = entry.filter(|entry| entry.status != Status::Waiting).map(|entry| entry.turn) else {
             return Vec::new();
         };
         self.again_where(|entry| entry.turn.wrapping_sub(turn) <= u32::MAX / 2)
