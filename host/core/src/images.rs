@@ -69,7 +69,8 @@ impl Core {
             return;
         }
         if let Some(at) = state.image_at {
-            if at == 0 {
+            if at == 0 && state.queue.live_from() == u64::MAX {
+                // It comes last. Beside a backlog it does not.
                 state.echo.clear();
             }
             let end = at.saturating_add(room as u32).min(state.routed.len() as u32);
