@@ -354,6 +354,25 @@ fn a_file_that_changed_while_the_host_was_down_is_tried_after_the_start() {
     assert_ne!(plant.accepted("modbus"), second);
 }
 
+/// A driver that could not be loaded at the start is repaired by a file.
+#[test]
+fn a_driver_that_was_refused_at_the_start_is_repaired_by_a_file() {
+    let mut plant = Plant::start(2, "in-process", Duration::from_secs(2));
+    plant.gateway.process.kill();
+    fs::remove_dir_all(plant.gateway.site.dir.path().join("data/plugins")).unwrap();
+    plant.plugins.install(MODBUS, b"not a plugin");
+    plant.gateway.restart();
+    assert_eq!(plugin(&plant.gateway, "modbus")["state"], "failed");
+    let mark = plant.observer.mark();
+    plant.plugins.install(MODBUS, &Plugins::variant(MODBUS, 0));
+    until("the good file to be accepted", PATIENCE * 2, || {
+        (!plant.accepted("modbus").is_empty()).then_some(())
+    });
+    plant.is_well();
+    plant.nobody_noticed(mark, "other/n");
+    assert_eq!(plugin(&plant.gateway, "modbus")["state"], "running");
+}
+
 /// A sink under load: every value that the devices served arrives, in order.
 #[test]
 fn a_sink_is_replaced_without_loss() {
