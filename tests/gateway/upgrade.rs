@@ -406,7 +406,11 @@ fn a_sink_is_replaced_without_loss() {
 #[allow(clippy::print_stdout, reason = "the figures are what the long form is run for")]
 pub(crate) fn rounds(count: usize) {
     let plant = Plant::start(20, "in-process", Duration::from_secs(4));
-    let before = plant.gateway.process.status("VmRSS");
+    let memory = || {
+        let kib = |key| plant.gateway.process.status(key);
+        format!("{} kB ({} anonymous)", kib("VmRSS"), kib("RssAnon"))
+    };
+    let before = memory();
     let mark = plant.observer.mark();
     for round in 0..count {
         // Forth and back; the long form takes a new file each time, which is what stays in memory.
@@ -418,11 +422,11 @@ pub(crate) fn rounds(count: usize) {
     let (gap, topic, at) = plant.longest_gap(mark, "/a");
     // What the machine itself did meanwhile shows at the device that nobody moved.
     let (other, _, _) = plant.longest_gap(mark, "/n");
-    let after = plant.gateway.process.status("VmRSS");
+    let after = memory();
     let time = at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64() % 86_400.0;
     println!(
         "{count} upgrades, longest gap {gap:?} of {topic} at {:02}:{:02}:{:06.3}, of the untouched device {other:?}, \
-         memory {before} -> {after} kB",
+         memory {before} -> {after}",
         time as u32 / 3600,
         time as u32 / 60 % 60,
         time % 60.0

@@ -35,6 +35,8 @@ use super::{
     watch::Watch,
 };
 
+use crate::memory;
+
 /// Private copies of a plugin that are kept beside the accepted and the previous one.
 const KEPT_COPIES: usize = 3;
 /// Characters of a hash that people compare.
@@ -154,7 +156,10 @@ impl Upgrader {
             Version { sha256: staged.sha256.clone(), version: probed.describe.version.clone(), since: now() };
         self.begin_trial(key, &version)?;
         let result = self.trial(key, serving, &version, &probed, say);
-        self.end_trial(key, serving, version, result, say)
+        let result = self.end_trial(key, serving, version, result, say);
+        // Files were read whole and runtimes came and went.
+        memory::give_back();
+        result
     }
 
     /// In a child process: loads, describes itself, accepts the configuration that runs.
