@@ -13,7 +13,17 @@ pub(crate) fn run() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["run", "--release", "--locked", "--quiet", "--package", "busbar-queue", "--example", "queue-bench", "--"])
+        .args([
+            "run",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--package",
+            "busbar-queue",
+            "--example",
+            "queue-bench",
+            "--",
+        ])
         .arg(&place);
     let outcome = match command.current_dir(built::root()).output() {
         Err(error) => Value::String(format!("cargo: {error}")),
