@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     cli::{Prepared, prepare_as_running},
-    edge::{CoreHandle, NewConfig},
+    edge::{CoreHandle, NewConfig, place_queues},
     good, logging,
     notify::Notifier,
 };
@@ -156,7 +156,8 @@ impl Reloader {
     /// Reads and checks the files on a thread of its own.
     async fn read(&self) -> Result<Read, String> {
         let config = self.config.clone();
-        let task = tokio::task::spawn_blocking(move || read(&config));
+        let data_dir = self.host.data_dir.clone();
+        let task = tokio::task::spawn_blocking(move || read(&config, &data_dir));
         task.await.map_err(|_| "the check of the configuration ended by a bug of Busbar".to_owned())
     }
 
@@ -237,10 +238,10 @@ impl Reloader {
     }
 }
 
-fn read(config: &Path) -> Read {
+fn read(config: &Path, data_dir: &Path) -> Read {
     let Prepared { mut loaded, catalog, .. } = prepare_as_running(config);
     let host = loaded.host.clone();
-    let Some(site) = loaded.site.take() else { return Read { loaded, host, checked: None } };
+    let Some(mut site) = loaded.site.take() else { return Read { loaded, host, checked: None } };
     let endpoints = site
         .devices
         .iter()
@@ -249,6 +250,7 @@ fn read(config: &Path) -> Read {
         })
         .collect();
     let probed = catalog.probed(&site.plugins);
+    place_queues(&mut site, &probed, data_dir);
     Read { loaded, host, checked: Some(Checked { site, probed, endpoints }) }
 }
 

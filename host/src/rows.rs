@@ -204,11 +204,13 @@ fn sink(view: &SinkView<'_>) -> Json {
         "accepted": ledger.accepted,
         "delivered": ledger.delivered,
         "pending": ledger.pending,
-        "parked": counts(&mut ledger.parked.iter().cloned()),
-        "dropped": counts(&mut ledger.dropped.iter().map(|(reason, count)| ((*reason).to_owned(), *count))),
+        "parked": counts(&mut ledger.parked.iter().map(|(reason, count)| (reason.clone(), *count))),
+        "dropped": counts(&mut ledger.dropped.iter().map(|(reason, count)| (reason.clone(), *count))),
         "pending_bytes": view.pending_bytes,
         "oldest_age_seconds": view.oldest_age_ns as f64 / 1e9,
         "overflow": view.overflow,
+        "unwritten": view.unwritten,
+        "queue": view.queue_reason,
     })
 }
 

@@ -23,6 +23,7 @@ mod boundary;
 mod contender;
 mod measure;
 mod options;
+mod queue;
 mod report;
 mod subscriber;
 
@@ -66,6 +67,10 @@ fn run(options: &Options) {
     let mut report = Report::new(options.seconds);
     if options.wants("boundary") {
         report.boundary(boundary::run());
+    }
+    if options.wants("queue") {
+        report.queue(queue::run());
+        report.write();
     }
     if options.wants("load") {
         let load = Load { devices: DEVICES, points: POINTS, interval: INTERVAL, seconds: options.seconds };

@@ -5,10 +5,10 @@ Usage: cargo task bench -- [--seconds N] [--ramp-seconds N] [PART ...]
 
   --seconds N       length of each measurement, default 30
   --ramp-seconds N  length of each level of the ramp, default 8
-  PART              boundary load ramp crowd; default all of them";
+  PART              boundary queue load ramp crowd; default all of them";
 
 /// The parts in the order they run.
-const PARTS: [&str; 4] = ["boundary", "load", "ramp", "crowd"];
+const PARTS: [&str; 5] = ["boundary", "queue", "load", "ramp", "crowd"];
 
 /// What to measure and how long.
 #[derive(Debug)]

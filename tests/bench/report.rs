@@ -12,6 +12,7 @@ use crate::measure::{Load, Outcome};
 pub(crate) struct Report {
     seconds: u64,
     boundary: Option<Value>,
+    queue: Option<Value>,
     loads: Vec<(Contender, Outcome)>,
     ramps: Vec<(Contender, u64, Outcome)>,
     crowd: Option<Outcome>,
@@ -19,11 +20,15 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) const fn new(seconds: u64) -> Self {
-        Self { seconds, boundary: None, loads: Vec::new(), ramps: Vec::new(), crowd: None }
+        Self { seconds, boundary: None, queue: None, loads: Vec::new(), ramps: Vec::new(), crowd: None }
     }
 
     pub(crate) fn boundary(&mut self, result: Value) {
         self.boundary = Some(result);
+    }
+
+    pub(crate) fn queue(&mut self, result: Value) {
+        self.queue = Some(result);
     }
 
     pub(crate) fn load(&mut self, contender: Contender, outcome: Outcome) {
@@ -58,6 +63,7 @@ impl Report {
             self.seconds
         );
         self.write_boundary(&mut text);
+        self.write_queue(&mut text);
         self.write_loads(&mut text);
         self.write_ramps(&mut text);
         if let Some(crowd) = &self.crowd {
@@ -103,6 +109,40 @@ impl Report {
                 ns("update_ns_per_sample")
             );
         }
+    }
+
+    fn write_queue(&self, text: &mut String) {
+        let Some(queue) = &self.queue else { return };
+        text.push_str("\n## Queue on disk beside a bare SQLite insert loop\n\n");
+        let Some(modes) = queue["modes"].as_array() else {
+            let _ = writeln!(text, "not measured: {}", queue.as_str().unwrap_or("no modes"));
+            return;
+        };
+        let _ = writeln!(
+            text,
+            "{} records in {} rows per transaction, {} bytes of payload per row; medians of {} rounds in turns.\n\n\
+             | sync | bare insert, records/s | append | append + confirm | share of the bare loop |\n|---|---:|---:|---:|---:|",
+            queue["records_per_transaction"],
+            queue["rows_per_transaction"],
+            queue["payload_bytes_per_row"],
+            queue["rounds"]
+        );
+        for mode in modes {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {:.0} % |",
+                mode["sync"].as_str().unwrap_or_default(),
+                mode["bare"],
+                mode["append"],
+                mode["append_confirm"],
+                100.0 * mode["ratio"].as_f64().unwrap_or_default()
+            );
+        }
+        let _ = writeln!(
+            text,
+            "\nBacklog of {} records: {} bytes of the file per record; read back and confirmed at {} records/s.",
+            queue["backlog_records"], queue["file_bytes_per_record"], queue["replay_records_per_second"]
+        );
     }
 
     fn write_loads(&self, text: &mut String) {
@@ -168,7 +208,7 @@ impl Report {
             .map(|(contender, points, outcome)| row(*contender, Some(*points), outcome))
             .collect();
         let crowd = self.crowd.as_ref().map(|outcome| row(Contender::GatewayGrouped, None, outcome));
-        json!({ "machine": machine(), "seconds": self.seconds, "boundary": self.boundary, "load": loads,
+        json!({ "machine": machine(), "seconds": self.seconds, "boundary": self.boundary, "queue": self.queue, "load": loads,
             "ramp": ramps, "crowd": crowd })
     }
 }

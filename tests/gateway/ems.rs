@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use busbar_tests::device::{Devices, Manner};
 use busbar_tests::ems::{Ems, TOKEN};
 use busbar_tests::wait::PATIENCE;
-use busbar_tests::{Gateway, Place, until};
+use busbar_tests::{Broker, Gateway, Observer, Place, until};
 use serde_json::{Value, json};
 
 use crate::shared::device;
@@ -260,6 +260,48 @@ fn tls_and_gzip() {
     });
     assert!(reason.contains("unknown authority"), "{reason}");
     assert_eq!(ems.requests().len(), count, "nothing was sent to a stranger");
+}
+
+/// The consumers of the gateway that was here before read the same topics and records from MQTT.
+#[test]
+fn records_of_the_old_gateway_over_mqtt() {
+    let broker = Broker::start();
+    let observer = Observer::start(&broker);
+    let (_devices, body) = devices(&[Manner::Counting, Manner::Hanging]);
+    let labels = |id: u8| {
+        format!(
+            "poll_interval = \"100ms\"\nlabels = {{ device_id = \"{id}\", identify_device = \"uuid-{id}\", device_type = \"CT_Meter\" }}"
+        )
+    };
+    let body = body.replacen("poll_interval = \"100ms\"", &labels(11), 1);
+    let at = body.rfind("poll_interval = \"100ms\"").unwrap();
+    let body = format!("{}{}", &body[..at], body[at..].replacen("poll_interval = \"100ms\"", &labels(12), 1));
+    let settings =
+        format!("url = \"{}\"\nformat = \"ems\"\nbase = \"old/modbus\"\nstatus_base = \"crm\"", broker.url());
+    let sink = format!("[[sink]]\nname = \"mqtt\"\nplugin = \"mqtt\"\n[sink.settings]\n{settings}\n");
+    let _gateway = Gateway::start(&(body + &sink));
+    let good = observer
+        .wait_for("a record", 0, "old/modbus/11/uuid-11", PATIENCE, |m| m.payload["success"] == json!(true));
+    let record = &good.payload;
+    assert!(record["data"]["n"].is_number(), "{record}");
+    for (name, value) in [
+        ("device_name", json!("d0")),
+        ("device_id", json!(11)),
+        ("identify_device", json!("uuid-11")),
+        ("device_type", json!("CT_Meter")),
+        ("device_section", json!("d0")),
+        ("error", Value::Null),
+    ] {
+        assert_eq!(record[name], value, "{name}");
+    }
+    let time = record["timestamp"].as_str().unwrap();
+    assert!(time.len() == 32 && time.as_bytes()[10] == b' ' && time.ends_with("+00:00"), "{time}");
+    let dead = observer.wait_for("the dead device", 0, "old/modbus/12/uuid-12", PATIENCE, |_| true);
+    assert_eq!((&dead.payload["success"], &dead.payload["data"]), (&json!(false), &json!({})));
+    observer.wait_for("the status", 0, "crm/site/status", PATIENCE, |message| {
+        message.payload["dispositivos_leyendo"] == json!(["d0"])
+            && message.payload["gateway_uuid"] == json!("site")
+    });
 }
 
 /// A device that is lost says so at the EMS: null and BAD_COMM.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use busbar_tests::gateway::Site;
 use busbar_tests::wait::PATIENCE;
-use busbar_tests::{Gateway, Peer, Place, ports};
+use busbar_tests::{Broker, Gateway, Observer, Peer, Place, ports};
 use serde_json::{Value, json};
 
 use crate::shared::{float, quality};
@@ -159,8 +159,12 @@ fn units_of_one_map_keep_their_values() {
     let units = json!({ "11": unit(231.5, 1000), "12": unit(118.25, 2000) });
     let peer = Peer::start(&json!([{ "transport": "tcp", "units": units }]));
     let Place::Tcp(device) = peer.place(0).clone() else { panic!("a TCP server") };
+    let broker = Broker::start();
+    let observer = Observer::start(&broker);
+    let port = broker.url().rsplit_once(':').unwrap().1.to_owned();
     let ini = format!(
-        "[MAINMODBUS]\ndevicesnames = Meters\ninterval = 1\n[Meters]\nprotocol = TCP\nhost = {}\nport = {}\n\
+        "[MAINMODBUS]\ndevicesnames = Meters\ninterval = 1\nMQTT_ACTIVE = 1\nmqtt_host = 127.0.0.1\nmqtt_port = {port}\n\
+         mqtt_topic = site/modbus\n[Meters]\nprotocol = TCP\nhost = {}\nport = {}\n\
          mapfile = map.json\ndevice_id = 11,12\nidentify_device = one,two\nmodbusconnect = True\nmodbusread = True\n",
         device.ip(),
         device.port()
@@ -178,6 +182,18 @@ fn units_of_one_map_keep_their_values() {
     ] {
         gateway.point_until(point, "as the map says", PATIENCE, |found| {
             found["value"] == value && quality(found) == "good"
+        });
+    }
+    for (unit, identity, volts) in [(11, "one", 231.5), (12, "two", 118.25)] {
+        let topic = format!("site/modbus/{unit}/{identity}");
+        observer.wait_for("the old gateway's record", 0, &topic, PATIENCE, |message| {
+            let record = &message.payload;
+            record["device_id"] == unit
+                && record["identify_device"] == identity
+                && record["device_name"] == "Meters"
+                && record["device_section"] == "Meters"
+                && record["data"]["VOLTAGE_A"] == volts
+                && record["success"] == true
         });
     }
 }

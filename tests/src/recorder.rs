@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{self, ConnAck, ConnectReturnCode, Packet, PubAck, SubAck, SubscribeReasonCode};
@@ -70,7 +70,6 @@ impl Recorder {
         }
         self.state.lock().unwrap().down = false;
         let listener = TcpListener::bind(self.address).unwrap();
-        listener.set_nonblocking(true).unwrap();
         let state = Arc::clone(&self.state);
         self.listener = Some(std::thread::spawn(move || listen(&listener, &state)));
     }
@@ -88,6 +87,8 @@ impl Recorder {
         }
         drop(state);
         if let Some(listener) = self.listener.take() {
+            // Wakes the thread; an error says that it has ended.
+            let _ = TcpStream::connect(self.address);
             listener.join().unwrap();
         }
     }
@@ -119,33 +120,22 @@ impl Drop for Recorder {
     }
 }
 
+/// Until a connection finds it down; [`Recorder::down`] makes one.
 fn listen(listener: &TcpListener, state: &Shared) {
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                let mut guard = state.lock().unwrap();
-                if guard.down {
-                    return;
-                }
-                guard.open.push(stream.try_clone().unwrap());
-                drop(guard);
-                let state = Arc::clone(state);
-                std::thread::spawn(move || serve(stream, &state));
-            }
-            Err(_) => {
-                if state.lock().unwrap().down {
-                    return;
-                }
-                // The listener does not block, so that it can be ended.
-                std::thread::sleep(Duration::from_millis(2));
-            }
+    while let Ok((stream, _)) = listener.accept() {
+        let mut guard = state.lock().unwrap();
+        if guard.down {
+            return;
         }
+        guard.open.push(stream.try_clone().unwrap());
+        drop(guard);
+        let state = Arc::clone(state);
+        std::thread::spawn(move || serve(stream, &state));
     }
 }
 
 /// One connection, until it ends in whatever way.
 fn serve(mut stream: TcpStream, state: &Shared) -> Option<()> {
-    stream.set_nonblocking(false).ok()?;
     stream.set_nodelay(true).ok()?;
     let mut input = bytes::BytesMut::new();
     let mut chunk = [0_u8; 65536];

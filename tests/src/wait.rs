@@ -25,3 +25,11 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>
         std::thread::park_timeout(LOOK);
     }
 }
+
+/// Lets a load run for a while: time that is part of a scenario, not a wait for something.
+pub fn load_for(span: Duration) {
+    let begin = Instant::now();
+    while let Some(rest) = span.checked_sub(begin.elapsed()).filter(|rest| !rest.is_zero()) {
+        std::thread::park_timeout(rest);
+    }
+}

@@ -86,6 +86,8 @@ impl Core {
             looking: false,
             stopping: false,
             drain_until_ns: None,
+            journals_until_ns: None,
+            ghosts: crate::ghosts::Ghosts::default(),
             oddities: Oddities::default(),
         };
         for plugin in &site.plugins {
@@ -329,6 +331,7 @@ impl Core {
         for sink in self.sinks.ids() {
             self.arm_interval(sink);
         }
+        self.start_journals();
     }
 
     /// The first staleness check of a group.

@@ -1,4 +1,5 @@
-//! The ledger of a sink: `accepted = delivered + pending + parked + dropped(reason)`, always (G7).
+//! The ledger of a sink without a queue on disk: `accepted = delivered + pending + parked + dropped(reason)`, always (G7);
+//! with one, the ledger is the file's (`journaling.rs`) and only the further counters are kept here.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +14,15 @@ pub(crate) enum Drop {
     Superseded,
     /// A reload took the sink out of the configuration.
     Removed,
+    /// The disk is full, and so is the memory that bridges it.
+    DiskFull,
+    /// The disk does not write in time, and the memory that bridges it is full.
+    DiskSlow,
 }
 
 impl Drop {
-    pub(crate) const ALL: [Self; 4] = [Self::Overflow, Self::Expired, Self::Superseded, Self::Removed];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Overflow, Self::Expired, Self::Superseded, Self::Removed, Self::DiskFull, Self::DiskSlow];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -24,6 +30,8 @@ impl Drop {
             Self::Expired => "expired",
             Self::Superseded => "superseded",
             Self::Removed => "removed",
+            Self::DiskFull => "disk_full",
+            Self::DiskSlow => "disk_slow",
         }
     }
 }
@@ -41,6 +49,7 @@ pub(crate) struct Books {
     expired: u64,
     superseded: u64,
     removed: u64,
+    disk: u64,
     /// Confirmations of records that are unknown or ended before.
     pub(crate) late_acks: u64,
     /// Verdicts `retry`.
@@ -60,6 +69,7 @@ impl Books {
             Drop::Expired => self.expired += 1,
             Drop::Superseded => self.superseded += 1,
             Drop::Removed => self.removed += 1,
+            Drop::DiskFull | Drop::DiskSlow => self.disk += 1,
         }
     }
 
@@ -69,6 +79,8 @@ impl Books {
             Drop::Expired => self.expired,
             Drop::Superseded => self.superseded,
             Drop::Removed => self.removed,
+            Drop::DiskFull => self.disk,
+            Drop::DiskSlow => 0,
         }
     }
 

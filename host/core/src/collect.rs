@@ -170,7 +170,7 @@ impl Core {
         let labels = || vec![("sink", name.clone())];
         let sink = &self.sinks[id];
         let ledger = self.ledger(id);
-        let age_ns = sink.oldest_ns().map_or(0, |at| self.now.mono_ns.saturating_sub(at));
+        let age_ns = sink.oldest_age_ns(self.now.mono_ns);
         all.push(gauge(
             "busbar_sink_connected",
             "1 while the far side is up.",
@@ -197,7 +197,21 @@ impl Core {
                 self.wall_seconds(sink.books.last_delivered_ns),
             ));
         }
-        let bytes = sink.queue.bytes() + sink.slots.event_bytes();
+        if let Some(journal) = &sink.journal {
+            all.push(gauge(
+                "busbar_sink_unwritten_records",
+                "Records taken that are not yet in the figures on disk.",
+                labels(),
+                journal.unwritten() as f64,
+            ));
+            all.push(gauge(
+                "busbar_sink_queue_on_disk",
+                "1 while the queue's file is open and can be written.",
+                labels(),
+                f64::from(u8::from(journal.reason.is_empty())),
+            ));
+        }
+        let bytes = sink.pending_bytes();
         all.push(gauge(
             "busbar_sink_queue_bytes",
             "Bytes of waiting or unconfirmed records.",
@@ -229,10 +243,13 @@ impl Core {
         for (metric, help, value) in named {
             all.push(counter(metric, help, labels(), value));
         }
+        let mut dropped = ledger.dropped;
         for why in Drop::ALL {
+            dropped.entry(why.as_str().to_owned()).or_default();
+        }
+        for (reason, value) in dropped {
             let mut labels = labels();
-            labels.push(("reason", why.as_str().to_owned()));
-            let value = sink.books.dropped_by(why);
+            labels.push(("reason", reason));
             all.push(counter("busbar_sink_dropped_total", "Records given up by the host.", labels, value));
         }
         for (reason, value) in ledger.parked {

@@ -186,9 +186,12 @@ impl Sink {
             self.feed.remember(slot, out, now.mono_ns);
         }
         let record = self.record(out, device, now);
+        if self.journal.is_some() {
+            return self.accept_on_disk(slot, record);
+        }
         self.books.accepted += 1;
         if self.durable {
-            self.enqueue(record);
+            self.enqueue(slot, record);
         } else {
             let superseded = match record.class {
                 Class::State => self.slots.state(slot, record),
@@ -201,7 +204,14 @@ impl Sink {
                 self.books.dropped(Drop::Superseded);
             }
         }
-        self.keep_bounds();
+        self.keep_bounds(self.limits.max_bytes);
+    }
+
+    /// A record made from the table: in no ledger.
+    pub(crate) fn push_transient(&mut self, slot: u32, out: &Outgoing, device: u32, now: Now) {
+        self.feed.remember(slot, out, now.mono_ns);
+        let record = Record { transient: true, ..self.record(out, device, now) };
+        self.enqueue(slot, record);
     }
 
     fn record(&self, out: &Outgoing, device: u32, now: Now) -> Record {
@@ -225,12 +235,13 @@ impl Sink {
             class: out.class,
             flags: out.flags,
             end: false,
+            transient: false,
         }
     }
 
     /// On overflow the oldest goes, counted (G9).
-    fn keep_bounds(&mut self) {
-        while self.queue.bytes() + self.slots.event_bytes() > self.limits.max_bytes {
+    pub(crate) fn keep_bounds(&mut self, max_bytes: u64) {
+        while self.queue.bytes() + self.slots.event_bytes() > max_bytes {
             if let Some(record) = self.slots.drop_oldest_event() {
                 self.books.dropped(Drop::Overflow);
                 self.lost(record.sample.point, record.commit);
@@ -246,7 +257,11 @@ impl Sink {
     /// The host gives a queued record up.
     pub(crate) fn give_up(&mut self, number: u64, why: Drop) {
         if let Some(settled) = self.queue.settle(number) {
-            self.books.dropped(why);
+            match &mut self.journal {
+                None => self.books.dropped(why),
+                Some(journal) if !settled.transient => journal.dropped(number, why),
+                Some(_) => {}
+            }
             self.lost(settled.point, settled.commit);
         }
     }
@@ -264,16 +279,21 @@ impl Sink {
     /// The plugin turned out to be durable: what waited in slots is queued.
     pub(crate) fn slots_to_queue(&mut self) {
         while let Some(record) = self.slots.pop() {
-            self.enqueue(record);
+            self.enqueue_any(record);
         }
         self.queue.end_of_poll();
     }
 
     /// Numbers a record.
-    pub(crate) fn enqueue(&mut self, record: Record) {
-        let slot = self.slot_of.get(&record.sample.point).copied();
+    pub(crate) fn enqueue_any(&mut self, record: Record) {
+        let slot = self.slot_of.get(&record.sample.point).copied().unwrap_or(u32::MAX);
+        self.enqueue(slot, record);
+    }
+
+    /// Numbers a record of the point in `slot`.
+    pub(crate) fn enqueue(&mut self, slot: u32, record: Record) {
         let number = self.queue.push(record);
-        if let Some(newest) = slot.and_then(|slot| self.newest.get_mut(slot as usize)) {
+        if let Some(newest) = self.newest.get_mut(slot as usize) {
             *newest = number;
         }
     }
@@ -285,41 +305,58 @@ impl Sink {
         if newest <= number {
             return false;
         }
-        if !self.durable && again.class == Class::State {
+        if again.transient || (!self.durable && again.class == Class::State) {
             self.give_up(number, Drop::Superseded);
             return true;
         }
-        if !self.queue.is_waiting(newest) {
+        if !self.will_come(newest, again.device) {
             self.echo.insert(slot);
         }
         false
     }
 
-    /// The newest record of a point was confirmed while it waited to be sent again: older ones may still come after it.
-    pub(crate) fn confirmed_early(&mut self, number: u64, settled: &Settled) {
-        if let Some(slot) = self.slot_of.get(&settled.point).copied()
-            && settled.waiting
-            && self.newest.get(slot as usize) == Some(&number)
-        {
+    /// A record of `device` is still to be delivered.
+    pub(crate) fn will_come(&self, number: u64, device: u32) -> bool {
+        if self.queue.knows(number) {
+            return self.queue.is_waiting(number);
+        }
+        let Some(journal) = &self.journal else { return false };
+        let missing = self.queue.reach()..journal.committed.min(self.queue.live_from());
+        missing.contains(&number) || journal.aside.get(&device).is_some_and(|from| number >= *from)
+    }
+
+    /// A record was confirmed. The latest state of its point is sent last, if an older one may come, or came, after it.
+    pub(crate) fn confirmed(&mut self, number: u64, settled: &Settled) {
+        let Some(slot) = self.slot_of.get(&settled.point).copied() else { return };
+        let at = slot as usize;
+        let early = settled.waiting && self.newest.get(at) == Some(&number);
+        let late = self.journal.is_some() && self.sent.get(at).is_some_and(|sent| *sent > number);
+        if early || late {
             self.echo.insert(slot);
+        }
+        if let Some(sent) = self.sent.get_mut(at).filter(|_| !late) {
+            *sent = number;
         }
     }
 
     /// The far side or the instance is gone: what is unconfirmed comes again. States of a sink that is not durable are
-    /// void, because the snapshot after the reconnect holds newer ones; so is an older snapshot in any case, so that a far
-    /// side that comes and goes does not fill the queue with images.
+    /// void, because the snapshot after the reconnect holds newer ones; so is what was made from the table in any case, so
+    /// that a far side that comes and goes does not fill the queue with images.
     pub(crate) fn send_all_again(&mut self) {
         for (number, again) in self.queue.send_all_again() {
             self.comes_again(number, &again);
         }
         let durable = self.durable;
         let void = self.queue.waiting_where(|record| {
-            record.class == Class::State && (!durable || record.flags & batch::SNAPSHOT as u8 != 0)
+            let state = record.class == Class::State;
+            record.transient || (state && (!durable || record.flags & batch::SNAPSHOT as u8 != 0))
         });
         for number in void {
             self.give_up(number, Drop::Superseded);
         }
         self.snapshot_due = true;
+        self.image_at = None;
+        self.end_live();
     }
 }
 

@@ -1,6 +1,10 @@
 //! What must hold after every step, whatever happened: checked by the simulation, cheap enough to ask at run time.
 
-use crate::{Core, arena::Id, state::CommandPhase};
+use crate::{
+    Core,
+    arena::{Id, SinkId},
+    state::CommandPhase,
+};
 
 /// Entries of the timer heaps per thing that can wait (G9).
 const TIMERS_PER_THING: usize = 64;
@@ -17,8 +21,9 @@ impl Core {
             if !state.queue.is_consistent() || !state.slots.is_consistent() {
                 return Err(format!("queue of sink {} is not consistent", sink.number()));
             }
+            self.check_journal(sink)?;
             let bytes = state.queue.bytes() + state.slots.event_bytes();
-            if bytes > state.limits.max_bytes + (64 << 10) {
+            if state.journal.is_none() && bytes > state.limits.max_bytes + (64 << 10) {
                 return Err(format!("G9: sink {} holds {bytes} bytes", sink.number()));
             }
             if state.queue.in_flight() > state.limits.in_flight.max(1) {
@@ -35,6 +40,36 @@ impl Core {
         self.check_devices()?;
         self.check_commands()?;
         self.check_timers()
+    }
+
+    /// G7 of a queue on disk: what is in memory, on its way and on disk is one ledger, and memory is bounded.
+    fn check_journal(&self, sink: SinkId) -> Result<(), String> {
+        let state = &self.sinks[sink];
+        let Some(journal) = &state.journal else { return Ok(()) };
+        if !journal.is_consistent() {
+            return Err(format!("G7: journal of sink {} is not consistent: {journal:?}", sink.number()));
+        }
+        let (here, pending) = (state.queue.pending_real() as u64, journal.pending());
+        if state.is_whole() && here != pending {
+            let text = format!("G7: sink {} holds {here} records, {pending} are pending", sink.number());
+            return Err(text);
+        }
+        if here > pending {
+            return Err(format!("G7: sink {} holds {here} records of {pending}", sink.number()));
+        }
+        let fresh = state.queue.open_from(journal.told()).count();
+        if fresh != journal.fresh {
+            return Err(format!(
+                "G7: sink {} counts {} unwritten records of {fresh}",
+                sink.number(),
+                journal.fresh
+            ));
+        }
+        let most = 3 * state.limits.window.max(1) + 20 * state.limits.flush_records.max(1) + 300;
+        if journal.is_open() && state.queue.len() > 2 * most {
+            return Err(format!("G9: sink {} holds {} records in memory", sink.number(), state.queue.len()));
+        }
+        Ok(())
     }
 
     /// R4 bookkeeping: every open request belongs to an instance, every turn to a request.

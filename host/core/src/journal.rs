@@ -29,6 +29,18 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Sum over `parked`.
+    #[must_use]
+    pub fn parked_total(&self) -> u64 {
+        self.parked.values().sum()
+    }
+
+    /// Sum over `dropped`.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
     /// The equation of G7.
     #[must_use]
     pub fn is_balanced(&self) -> bool {

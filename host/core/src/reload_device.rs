@@ -341,6 +341,9 @@ impl Core {
         {
             relearn(learned, &old.metadata, &new.metadata);
         }
+        if old.unit != new.unit {
+            self.name_changed(id);
+        }
         if old.metadata != new.metadata || old.unit != new.unit || old.writable != new.writable {
             touched.points.push(id);
         }
@@ -513,6 +516,10 @@ impl Core {
     /// The sink gets the point no more; what waits of it is still delivered under its name.
     pub(crate) fn unroute(&mut self, sink: SinkId, slot: u32) {
         let Some(said) = self.sink_point(sink, slot) else { return };
+        if let Some(point) = self.points.find(said.point).filter(|_| self.sinks[sink].journal.is_some()) {
+            // What waits on disk goes on under the name of its time.
+            self.point_leaves(sink, point);
+        }
         let state = &mut self.sinks[sink];
         state.echo.remove(&slot);
         state.feed.forget(slot);

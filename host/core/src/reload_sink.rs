@@ -56,6 +56,7 @@ impl Core {
         }
         self.put_sink(id, config);
         self.arm_interval(id);
+        self.wake_journal(id, self.now.mono_ns);
         self.start_sink(id);
         touched.sinks.push(id);
     }
@@ -86,9 +87,17 @@ impl Core {
         }
         self.sinks[id].gone = true;
         self.stop_sink_for(id, "removed from the configuration");
-        let left = self.sinks[id].drop_all();
-        if left > 0 {
-            touched.notes.push(format!("sink {name}: {left} records were not delivered and are given up"));
+        let on_disk = self.sinks[id].journal.is_some();
+        self.sinks[id].closing_ns = self.now.mono_ns;
+        let left = if on_disk { self.sinks[id].pending() } else { self.sinks[id].drop_all() };
+        match (left, on_disk) {
+            (0, _) => {}
+            (_, true) => touched.notes.push(format!(
+                "sink {name}: {left} records were not delivered; they stay in its queue file and go out when a sink of this name comes back"
+            )),
+            (_, false) => {
+                touched.notes.push(format!("sink {name}: {left} records were not delivered and are given up"));
+            }
         }
         self.mark_sink(id);
         for point in self.points_of_sink(id) {
@@ -97,11 +106,20 @@ impl Core {
         if let Some(plugin) = self.sinks[id].plugin {
             self.plugins[plugin].sinks.retain(|other| *other != id);
         }
-        self.put_sink(id, model::Sink::default());
+        if !on_disk {
+            self.put_sink(id, model::Sink::default());
+        }
     }
 
-    fn change_sink(&mut self, id: SinkId, new: model::Sink, touched: &mut Touched) {
+    fn change_sink(&mut self, id: SinkId, mut new: model::Sink, touched: &mut Touched) {
         let old = self.site.sinks.get(id.number() as usize).cloned().unwrap_or_default();
+        if old.queue.on_disk != new.queue.on_disk {
+            // A queue does not change its form while it holds records.
+            new.queue.on_disk = old.queue.on_disk;
+            touched
+                .notes
+                .push(format!("sink {}: its queue changes between memory and disk at a restart", old.name));
+        }
         let (added, mapped) = self.change_routes(id, &new);
         self.change_rules(id, &old, &new);
         if old.plugin != new.plugin {
@@ -198,8 +216,13 @@ impl Core {
             self.tell_sink_points(instance, points, Vec::new());
         }
         if self.sinks[id].is_up() && !added.is_empty() {
-            for slot in added {
-                self.send_state(id, *slot, busbar_contract::batch::SNAPSHOT as u8);
+            if self.sinks[id].journal.is_some() {
+                // In their turn, behind the backlog.
+                self.sinks[id].echo.extend(added);
+            } else {
+                for slot in added {
+                    self.send_state(id, *slot, busbar_contract::batch::SNAPSHOT as u8);
+                }
             }
             self.sinks[id].queue.end_of_poll();
             self.mark_sink(id);

@@ -93,7 +93,7 @@ impl Core {
             }
             Work::Fetch(fetch) => return self.fetch_body(*fetch),
             Work::Browse(fetch) => return self.browse_body(*fetch),
-            Work::SinkPoints | Work::SinkConnect => return None,
+            Work::SinkPoints | Work::SinkGhosts | Work::SinkConnect => return None,
         };
         Some((body, self.now.mono_ns + span_ns))
     }

@@ -144,12 +144,21 @@ pub(crate) enum Work {
     Subscribe,
     Disconnect,
     Probe,
-    Read { group: GroupId, cause: busbar_contract::Cause, due_ns: u64 },
+    Read {
+        group: GroupId,
+        cause: busbar_contract::Cause,
+        due_ns: u64,
+    },
     Command(u64),
-    CancelSelection { point: PointId, origin: Origin },
+    CancelSelection {
+        point: PointId,
+        origin: Origin,
+    },
     Fetch(u64),
     Browse(u64),
     SinkPoints,
+    /// Points of another time, announced before their first record.
+    SinkGhosts,
     SinkConnect,
 }
 

@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use crate::{
     Input, Now, Output, Switches,
     arena::{Arena, ChannelId, DeviceId, EndpointId, GroupId, PluginId, PointId, SinkId},
+    ghosts::Ghosts,
     log::Limiter,
     model::Site,
     reload::Attempt,
@@ -104,6 +105,9 @@ pub struct Core {
     pub(crate) stopping: bool,
     /// The drivers are gone: sinks deliver what is left until then.
     pub(crate) drain_until_ns: Option<u64>,
+    /// Sinks are gone: last transactions of queues on disk are waited for until then.
+    pub(crate) journals_until_ns: Option<u64>,
+    pub(crate) ghosts: Ghosts,
     pub(crate) oddities: Oddities,
 }
 
@@ -159,6 +163,7 @@ impl Core {
             Timer::Interval(sink) => self.interval_timer(sink),
             // `check_attempt` looks after every step.
             Timer::Reload => {}
+            Timer::Journal(sink) => self.journal_timer(sink),
         }
     }
 
@@ -182,9 +187,9 @@ impl Core {
             Input::Overrun { instance, samples } => self.overrun(instance, samples),
             Input::Audited { audit, error } => self.audited(audit, &error),
             Input::Stored { store, result } => self.stored(store, result),
-            Input::JournalOpened { .. } | Input::Journaled { .. } | Input::JournalLoaded { .. } => {
-                self.oddities.unexpected += 1;
-            }
+            Input::JournalOpened { sink, result } => self.journal_opened(sink, result),
+            Input::Journaled { sink, number, result } => self.journaled(sink, number, result),
+            Input::JournalLoaded { sink, result } => self.journal_loaded(sink, result),
             Input::Clock { synchronised } => self.clock_state(synchronised),
             Input::Operator(operator) => self.operator(operator),
             Input::Version { plugin, of, isolation } => self.add_version(plugin, of, isolation),
@@ -246,6 +251,7 @@ impl Core {
         }
         self.answer_commits();
         self.stop_drained_sinks();
+        self.finish_journals();
     }
 
     fn plugin_of(&self, endpoint: EndpointId) -> Option<PluginId> {

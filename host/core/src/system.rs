@@ -197,8 +197,13 @@ impl Core {
         self.retire_plugins();
         for sink in self.sink_order.clone() {
             self.expire(sink);
+            self.tend_idle(sink);
             self.slow_sink_points(sink);
             self.settle_leaving(sink);
+        }
+        let closing = |sink: &SinkId| self.sinks[*sink].gone && self.sinks[*sink].journal.is_some();
+        for sink in self.sinks.ids().filter(closing).collect::<Vec<_>>() {
+            self.close_journal(sink);
         }
         for device in self.order.clone() {
             let point = self.devices[device].latency_point;
@@ -218,8 +223,8 @@ impl Core {
             state.overflow = false;
         }
         let state = &self.sinks[sink];
-        let age_ns = state.oldest_ns().map_or(0, |at| self.now.mono_ns.saturating_sub(at));
-        let (pending, parked, overflow) = (state.pending(), state.books.parked_total(), state.overflow);
+        let age_ns = state.oldest_age_ns(self.now.mono_ns);
+        let (pending, parked, overflow) = (state.pending(), state.parked_total(), state.overflow);
         self.set_system(points.overflow, &Value::Bool(overflow), false);
         // A sink that gets its own fill level must not fill itself with it: whole seconds only.
         for (point, value) in [
@@ -276,7 +281,11 @@ impl Core {
             merged.extend(configured);
         }
         let merged = Json::Object(merged);
-        self.metadata.insert(point, merged.clone()) != Some(merged)
+        let changed = self.metadata.insert(point, merged.clone()) != Some(merged);
+        if changed {
+            self.name_changed(point);
+        }
+        changed
     }
 
     /// Kind that the driver named in its metadata.
@@ -359,6 +368,7 @@ impl Core {
     pub(crate) fn shutdown(&mut self) {
         self.stopping = true;
         self.drop_handover();
+        self.hurry_journals();
         for channel in self.channels.ids() {
             self.stop_channel(channel);
         }
@@ -382,19 +392,19 @@ impl Core {
         let Some(until_ns) = self.drain_until_ns else { return };
         for sink in self.sinks.ids() {
             let state = &self.sinks[sink];
-            if !state.is_up() || state.pending() == 0 || self.now.mono_ns >= until_ns {
+            if !state.is_up() || state.is_drained() || self.now.mono_ns >= until_ns {
                 self.stop_sink_for(sink, "the gateway stops");
             }
         }
     }
 
-    /// Every instance is stopped after `Input::Shutdown`: the process may end.
+    /// Every instance is stopped after `Input::Shutdown`, and what queues on disk hold is written: the process may end.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         let channels = self.channels.values().all(|channel| channel.phase == ChannelPhase::Closed);
         let sinks =
             self.sinks.values().all(|sink| matches!(sink.phase, SinkPhase::Closed | SinkPhase::Failed));
-        self.stopping && channels && sinks
+        self.stopping && channels && sinks && self.journals_are_settled()
     }
 
     /// Longest time that a shutdown can take, nanoseconds.

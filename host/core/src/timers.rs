@@ -46,6 +46,8 @@ pub(crate) enum Timer {
     Interval(SinkId),
     /// A reload must have proved that it can run.
     Reload,
+    /// The file of a queue: open, flush, read back.
+    Journal(SinkId),
 }
 
 /// The heap.

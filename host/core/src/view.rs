@@ -3,6 +3,7 @@
 use busbar_contract::{Quality, Value, describe::PluginKind};
 use serde_json::Value as Json;
 
+pub use crate::journal::Ledger;
 use crate::model::Isolation;
 
 /// One point as the API shows it.
@@ -197,47 +198,16 @@ pub struct SinkView<'a> {
     pub since_ns: i64,
     /// Points routed to it.
     pub points: usize,
-    /// What became of its records.
+    /// What became of its records. With a queue on disk: what is on disk.
     pub ledger: Ledger,
-    /// Bytes waiting or unconfirmed.
+    /// With a queue on disk: records taken that are not in `ledger` yet.
+    pub unwritten: u64,
+    /// With a queue on disk: why it is not; empty = it is.
+    pub queue_reason: &'a str,
+    /// Bytes waiting or unconfirmed, in the file where there is one.
     pub pending_bytes: u64,
     /// Age of the oldest record that is not confirmed, nanoseconds.
     pub oldest_age_ns: u64,
     /// Events were dropped and no complete interrogation came since.
     pub overflow: bool,
-}
-
-/// `accepted = delivered + pending + parked + dropped`, always.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ledger {
-    /// Records taken for this sink.
-    pub accepted: u64,
-    /// Confirmed by the far side.
-    pub delivered: u64,
-    /// Waiting or on their way.
-    pub pending: u64,
-    /// Refused by the far side for good, by reason.
-    pub parked: Vec<(String, u64)>,
-    /// Given up by the host, by reason.
-    pub dropped: Vec<(&'static str, u64)>,
-}
-
-impl Ledger {
-    /// Sum over `parked`.
-    #[must_use]
-    pub fn parked_total(&self) -> u64 {
-        self.parked.iter().map(|(_, count)| count).sum()
-    }
-
-    /// Sum over `dropped`.
-    #[must_use]
-    pub fn dropped_total(&self) -> u64 {
-        self.dropped.iter().map(|(_, count)| count).sum()
-    }
-
-    /// The equality holds (G7).
-    #[must_use]
-    pub fn is_balanced(&self) -> bool {
-        self.accepted == self.delivered + self.pending + self.parked_total() + self.dropped_total()
-    }
 }

@@ -7,6 +7,7 @@ use crate::{
     Core,
     arena::{Id, PointId, SinkId},
     books::Drop,
+    journaling::add,
     model,
     state::{ChannelPhase, Phase, PluginStatus},
     view::{DeviceView, Ledger, PluginState, PluginView, PointView, SinkView},
@@ -169,8 +170,10 @@ impl Core {
                 since_ns: sink.since_wall_ns,
                 points: sink.live().count(),
                 ledger: self.ledger(id),
-                pending_bytes: sink.queue.bytes() + sink.slots.event_bytes(),
-                oldest_age_ns: sink.oldest_ns().map_or(0, |at| self.now.mono_ns.saturating_sub(at)),
+                unwritten: sink.journal.as_ref().map_or(0, |journal| journal.unwritten()),
+                queue_reason: sink.journal.as_ref().map_or("", |journal| journal.reason.as_str()),
+                pending_bytes: sink.pending_bytes(),
+                oldest_age_ns: sink.oldest_age_ns(self.now.mono_ns),
                 overflow: sink.overflow,
             })
             .collect()
@@ -178,21 +181,25 @@ impl Core {
 
     pub(crate) fn ledger(&self, id: SinkId) -> Ledger {
         let sink = &self.sinks[id];
-        let mut parked: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
-        for (reason, count) in &sink.books.parked {
-            *parked.entry(self.reason_text(id, *reason)).or_default() += count;
+        if let Some(ledger) = sink.disk_ledger() {
+            return ledger;
         }
-        Ledger {
+        let mut ledger = Ledger {
             accepted: sink.books.accepted,
             delivered: sink.books.delivered,
             pending: sink.pending(),
-            parked: parked.into_iter().collect(),
-            dropped: Drop::ALL
-                .into_iter()
-                .map(|why| (why.as_str(), sink.books.dropped_by(why)))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
+            ..Ledger::default()
+        };
+        for (reason, count) in &sink.books.parked {
+            add(&mut ledger.parked, &self.reason_text(id, *reason), *count);
         }
+        for why in Drop::ALL {
+            let count = sink.books.dropped_by(why);
+            if count > 0 {
+                add(&mut ledger.dropped, why.as_str(), count);
+            }
+        }
+        ledger
     }
 
     /// `device/point` behind a point number, for log lines of plugins; `None` for a number never given.

@@ -284,13 +284,17 @@ impl Field<'_> {
         if name != text {
             lines.push(Line::new("description", toml::text(text)));
         }
-        let labels = toml::table(&[
+        let mut labels = vec![
             ("identify_device", toml::text(identity)),
             ("device_type", toml::text(common.kind.as_deref().unwrap_or("Unknown"))),
             ("device_section", toml::text(&reader.section.name)),
             ("device_id", toml::quoted(&unit.to_string())),
-        ]);
-        lines.push(Line::new("labels", labels));
+        ];
+        // In the old records all units of a section have its name.
+        if name != reader.section.name {
+            labels.push(("device_name", toml::text(&reader.section.name)));
+        }
+        lines.push(Line::new("labels", toml::table(&labels)));
         let template = self.plan.templates.get(common.template).map(|template| template.name.clone());
         lines.push(Line::new("template", toml::quoted(&template.unwrap_or_default())));
         let mut connection = common.link.connection(|_, _| None);

@@ -39,6 +39,7 @@ const TOPIC: Setting = Setting {
 const QOS: Setting = Setting { prefixed: &["mqtt_qos"], plain: &["qos"] };
 const TLS: Setting = Setting { prefixed: &["mqtt_tls", "mqtt_use_tls"], plain: &["tls", "use_tls"] };
 const CA: Setting = Setting { prefixed: &["mqtt_ca", "mqtt_ca_cert"], plain: &["ca", "ca_cert"] };
+const UUID: Setting = Setting { prefixed: &["gateway_uuid"], plain: &[] };
 const CLIENT: Setting = Setting { prefixed: &["mqtt_client_id"], plain: &["client_id"] };
 
 /// A section that is no device.
@@ -48,7 +49,7 @@ pub(crate) fn is_known(section: &str) -> bool {
 
 /// A key or section without counterpart.
 pub(crate) fn is_foreign(key: &str) -> bool {
-    FOREIGN.iter().any(|start| key.starts_with(start))
+    FOREIGN.iter().any(|start| key.starts_with(start)) && !UUID.prefixed.contains(&key)
 }
 
 /// Adds the sinks; says whether a secret of the file went into them.
@@ -78,8 +79,7 @@ pub(crate) fn plan(
         plan.tail.push("name = \"mqtt\"".into());
         plan.tail.push("plugin = \"mqtt\"".into());
         plan.tail.push(format!(
-            "settings = {{ url = \"mqtts://HOST:8883\", format = \"ems\", topic = \"{}\" }}",
-            topic(BASE)
+            "settings = {{ url = \"mqtts://HOST:8883\", format = \"ems\", base = \"{BASE}\" }}"
         ));
     }
     secret
@@ -107,9 +107,9 @@ impl<'a, 'i> Places<'a, 'i> {
 }
 
 fn mqtt(findings: &mut Findings, places: &Places<'_, '_>, plan: &mut Plan) -> bool {
-    let found = [ACTIVE, HOST, PORT, USER, PASSWORD, TOPIC, QOS, TLS, CA, CLIENT]
+    let found = [ACTIVE, HOST, PORT, USER, PASSWORD, TOPIC, QOS, TLS, CA, CLIENT, UUID]
         .map(|setting| places.find(&setting));
-    let [active, host, port, user, password, base, qos, tls, ca, client] = found;
+    let [active, host, port, user, password, base, qos, tls, ca, client, uuid] = found;
     let on = match &active {
         Some((reader, key, _)) => reader.switch(findings, key),
         None => host.as_ref().map(|_| true),
@@ -144,13 +144,11 @@ fn mqtt(findings: &mut Findings, places: &Places<'_, '_>, plan: &mut Plan) -> bo
     let (scheme, usual) = if tls { ("mqtts", TLS_PORT) } else { ("mqtt", 1883) };
     let url = format!("{scheme}://{}:{}", item.text, port.unwrap_or(usual));
     let base = base.map_or_else(|| BASE.to_owned(), |(_, _, item)| item.text.trim_matches('/').to_owned());
-    let mut settings = vec![
-        ("url", toml::text(&url)),
-        ("format", toml::quoted("ems")),
-        ("topic", toml::text(&topic(&base))),
-    ];
+    let mut settings =
+        vec![("url", toml::text(&url)), ("format", toml::quoted("ems")), ("base", toml::text(&base))];
     settings.extend(qos.map(|qos| ("qos", qos.to_string())));
     settings.extend(client.map(|(_, _, item)| ("client_id", toml::text(&item.text))));
+    settings.extend(uuid.map(|(_, _, item)| ("gateway_uuid", toml::text(&item.text))));
     settings.extend(user.map(|(_, _, item)| ("username", toml::text(&item.text))));
     let secret = password.is_some();
     settings.extend(password.map(|(_, _, item)| ("password", toml::text(&item.text))));
@@ -166,11 +164,6 @@ fn mqtt(findings: &mut Findings, places: &Places<'_, '_>, plan: &mut Plan) -> bo
         ],
     });
     secret
-}
-
-/// The topics of the old records.
-fn topic(base: &str) -> String {
-    format!("{base}/{{device_id}}/{{identify_device}}")
 }
 
 /// One warning for each thing that has no counterpart.

@@ -95,6 +95,13 @@ fn put_entry(out: &mut Vec<u8>, before: &mut Before, entry: &Entry, point: u32) 
         | when(entry.value_ts_ns == sample.ts_ns, VALUE_TS_IS_TS)
         | when(sample.quality == 0, GOOD)
         | when(meta == before.meta, SAME_META);
+    // What most entries of a poll are.
+    if control == (NEXT_POINT | SAME_TS | VALUE_TS_IS_TS | GOOD | SAME_META | FORM_4) {
+        let [a, b, c, d] = (sample.bits as u32).to_le_bytes();
+        out.extend_from_slice(&[control, a, b, c, d]);
+        before.point = point;
+        return;
+    }
     out.push(control);
     if control & NEXT_POINT == 0 {
         put_signed(out, i64::from(point) - i64::from(before.point));

@@ -15,15 +15,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use busbar_core::model::Sync;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::fault::Fault;
 
-/// The write-ahead log is worked into the file when it has this many pages of 4 KiB. Short, because a full disk must
-/// still have room to work in one log ([`crate::reserve`]).
-pub(crate) const WAL_PAGES: i32 = 256;
-/// The log is cut back to this after a checkpoint, bytes.
-const WAL_LIMIT: i64 = 2 << 20;
+/// Bytes of a page.
+pub(crate) const PAGE: usize = 4_096;
+
+/// The write-ahead log is worked into the file when it has this many pages. Short, because a full disk must still have
+/// room to work in one log ([`crate::reserve`]); longer where only this work is synced, because it costs two syncs.
+pub(crate) const fn log_pages(sync: Sync) -> i32 {
+    match sync {
+        Sync::Commit => 256,
+        Sync::Checkpoint => 1_024,
+    }
+}
+
 /// Longest check of a file at its opening. A file too large for it is checked as far as it goes; damage further on is
 /// found when it is read.
 const CHECK_TIME: Duration = Duration::from_secs(2);
@@ -72,13 +80,15 @@ fn wrong(path: &Path, what: &str, error: std::io::Error) -> Fault {
 pub(crate) fn open(
     path: &Path,
     kind: &Kind,
-    full_sync: bool,
+    sync: Sync,
     fill: impl FnOnce(&Connection) -> Result<(), Fault>,
 ) -> Result<Connection, Fault> {
     prepare(path)?;
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    connection.pragma_update(None, "synchronous", if full_sync { "FULL" } else { "NORMAL" })?;
-    connection.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
+    let level = if sync == Sync::Commit { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", level)?;
+    // Twice the usual length: what one large transaction made longer is given back.
+    connection.pragma_update(None, "journal_size_limit", 2 * i64::from(log_pages(sync)) * PAGE as i64)?;
     // The owner does it, and sees when it fails: see [`watch_log`].
     let _: i64 = connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |row| row.get(0))?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;

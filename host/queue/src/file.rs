@@ -16,7 +16,7 @@ use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
 
 use crate::{
     clock::{AgeClock, Now},
-    database::{WAL_PAGES, watch_log},
+    database::{PAGE, log_pages, watch_log},
     draft::{Draft, Limits, Oldest},
     fault::{Fault, is_full},
     head::Head,
@@ -31,8 +31,7 @@ use crate::{
 const SHRINK_PAGES: i64 = 4_096;
 /// What may be copied for that.
 const SHRINK_LIVE_PAGES: i64 = 1_024;
-/// Bytes of a page, and most bytes of an entry without its text.
-const PAGE: usize = 4_096;
+/// Most bytes of an entry without its text.
 const ENTRY: usize = 48;
 /// Records whose ends are written at once on a full disk.
 const PIECE: u64 = 5_000;
@@ -106,7 +105,7 @@ impl File {
             clock,
             now: options.now,
             names: Names::default(),
-            reserve: Reserve::new(path),
+            reserve: Reserve::new(path, options.sync),
             notes,
         };
         file.begin()?;
@@ -154,13 +153,13 @@ impl File {
         if room {
             done = self.mended(|file| file.write(|draft, names| draft.apply(transaction, names)));
         }
-        if let Err(Fault::Full(_)) = &done {
+        if done.as_ref().is_err_and(|fault| self.is_full(fault)) {
             done = self.squeeze(transaction);
         }
         match done {
             Ok(new) => {
                 self.names.adopt(new);
-                if self.log_pages.load(Ordering::Relaxed) >= WAL_PAGES {
+                if self.log_pages.load(Ordering::Relaxed) >= log_pages(self.sync) {
                     self.checkpoint("PASSIVE");
                 }
                 self.tidy();
@@ -363,7 +362,7 @@ impl File {
         let bytes: usize =
             entries.map(|entry| ENTRY + entry.blob.as_ref().map_or(0, |blob| blob.len())).sum();
         let pages = 2 * (bytes / PAGE + transaction.rows.len()) as i64;
-        self.ask("PRAGMA freelist_count") > pages + i64::from(WAL_PAGES)
+        self.ask("PRAGMA freelist_count") > pages + i64::from(log_pages(self.sync))
     }
 
     fn ask(&self, sql: &str) -> i64 {
@@ -385,7 +384,7 @@ impl File {
             return;
         }
         let free = self.ask("PRAGMA freelist_count");
-        let worth = if self.reserve.is_held() { SHRINK_PAGES } else { i64::from(WAL_PAGES) };
+        let worth = if self.reserve.is_held() { SHRINK_PAGES } else { i64::from(log_pages(self.sync)) };
         if free >= worth && self.ask("PRAGMA page_count") - free <= SHRINK_LIVE_PAGES {
             if let Some(connection) = &self.connection {
                 let _ = connection.execute_batch("VACUUM");
@@ -406,21 +405,24 @@ impl File {
     }
 
     fn not_committed(&self, fault: &Fault) -> NotCommitted {
-        let full = matches!(fault, Fault::Full(_)) || self.no_room(fault);
+        let full = self.is_full(fault);
         let text = format!("{}: cannot be written: {}", self.path.display(), fault.text());
         NotCommitted { full, text }
     }
 
     /// SQLite tells only some ways of having no room (a quota is an I/O error): a small file tries it.
-    fn no_room(&self, fault: &Fault) -> bool {
+    fn is_full(&self, fault: &Fault) -> bool {
         const PROBE: usize = 64 * 1024;
-        if !matches!(fault, Fault::Other(_)) {
-            return false;
+        match fault {
+            Fault::Full(_) => true,
+            Fault::Other(_) => {
+                let probe = beside(&self.path, "probe");
+                let tried = std::fs::write(&probe, vec![0x5a; PROBE]);
+                let _ = std::fs::remove_file(&probe);
+                tried.is_err_and(|error| is_full(&error))
+            }
+            _ => false,
         }
-        let probe = beside(&self.path, "probe");
-        let tried = std::fs::write(&probe, vec![0x5a; PROBE]);
-        let _ = std::fs::remove_file(&probe);
-        tried.is_err_and(|error| is_full(&error))
     }
 }
 

@@ -15,13 +15,48 @@ use crate::{bytes::crc32, fault::Fault};
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     /// Core's number -> dictionary's number.
-    points: HashMap<u32, u32>,
+    points: Points,
     /// What the core introduced, by the dictionary's number: device, point, unit, ended by NUL each.
     introduced: HashMap<u32, Box<str>>,
     /// What the core was told.
     told: HashSet<u32>,
     /// Next free number.
     next: u32,
+}
+
+/// Numbers of the core begin at 1 and follow each other, and every record is looked up: a place in a list each.
+#[derive(Debug, Default)]
+struct Points {
+    low: Vec<u32>,
+    /// Numbers from [`LOW`] on, which no site reaches unless it is reloaded for years.
+    high: HashMap<u32, u32>,
+}
+
+/// Numbers below have a place in the list.
+const LOW: u32 = 1 << 20;
+
+impl Points {
+    fn get(&self, point: u32) -> Option<u32> {
+        if point < LOW {
+            // The dictionary's numbers begin at 1.
+            return self.low.get(point as usize).copied().filter(|id| *id != 0);
+        }
+        self.high.get(&point).copied()
+    }
+
+    fn insert(&mut self, point: u32, id: u32) {
+        if point >= LOW {
+            self.high.insert(point, id);
+            return;
+        }
+        let index = point as usize;
+        if self.low.len() <= index {
+            self.low.resize(index + 1, 0);
+        }
+        if let Some(place) = self.low.get_mut(index) {
+            *place = id;
+        }
+    }
 }
 
 /// Names of one transaction, not on disk yet.
@@ -88,7 +123,8 @@ impl Names {
 
     /// The dictionary's number of the core's `point`.
     pub(crate) fn id(&self, new: &NewNames, point: u32) -> Option<u32> {
-        new.points.get(&point).map(|(id, _)| *id).or_else(|| self.points.get(&point).copied())
+        let introduced = if new.points.is_empty() { None } else { new.points.get(&point).map(|(id, _)| *id) };
+        introduced.or_else(|| self.points.get(point))
     }
 
     /// The core has not been told about `id` yet.
@@ -162,4 +198,19 @@ fn unpack(packed: &str) -> Name {
     let mut parts = packed.splitn(3, '\0').map(str::to_owned);
     let mut part = || parts.next().unwrap_or_default();
     Name { device: part(), point: part(), unit: part() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_are_found_wherever_their_number_lies() {
+        let mut points = Points::default();
+        for (point, id) in [(0, 1), (7, 2), (LOW - 1, 3), (LOW, 4), (u32::MAX, 5), (7, 6)] {
+            points.insert(point, id);
+        }
+        let found: Vec<_> = [0, 7, LOW - 1, LOW, u32::MAX, 8, LOW + 1].map(|point| points.get(point)).into();
+        assert_eq!(found, [Some(1), Some(6), Some(3), Some(4), Some(5), None, None]);
+    }
 }

@@ -63,7 +63,7 @@ pub(crate) fn unreached(wall_ns: i64) -> u64 {
 }
 
 fn whole(path: &Path, sync: Sync) -> Result<(Connection, Head), Fault> {
-    let connection = database::open(path, &QUEUE, sync == Sync::Commit, |connection| {
+    let connection = database::open(path, &QUEUE, sync, |connection| {
         let mut head = Head { next: 1, clean: true, ..Head::default() };
         schema::write_both_heads(connection, &mut head)
     })?;

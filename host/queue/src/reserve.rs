@@ -12,23 +12,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes kept back: what the file may have to grow by for one whole log ([`crate::database::WAL_PAGES`]), and as much
-/// again for the log of a large transaction that only confirms.
-pub(crate) const RESERVE: usize = 2 << 20;
+use busbar_core::model::Sync;
+
+use crate::database::{PAGE, log_pages};
+
+/// Bytes kept back: what the file may have to grow by for one whole log, and as much again for the log of a large
+/// transaction that only confirms. 2 MiB, or 8 MiB with `sync = "checkpoint"`.
+pub(crate) const fn reserve(sync: Sync) -> usize {
+    2 * log_pages(sync) as usize * PAGE
+}
 
 /// The file that keeps room.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
+    bytes: usize,
     held: bool,
 }
 
 impl Reserve {
     /// Takes the room, or leaves it for later when there is none.
-    pub(crate) fn new(queue: &Path) -> Self {
+    pub(crate) fn new(queue: &Path, sync: Sync) -> Self {
+        let bytes = reserve(sync);
         let path = beside(queue, "reserve");
-        let held = fs::metadata(&path).is_ok_and(|meta| meta.len() == RESERVE as u64);
-        let mut reserve = Self { path, held };
+        let held = fs::metadata(&path).is_ok_and(|meta| meta.len() == bytes as u64);
+        let mut reserve = Self { path, bytes, held };
         if !reserve.held {
             reserve.held = reserve.fill().is_ok();
         }
@@ -53,10 +61,11 @@ impl Reserve {
         self.held
     }
 
-    /// A look before two megabytes are written in vain; a quota shows only when they are.
+    /// A look before megabytes are written in vain; a quota shows only when they are.
     fn has_room(&self) -> bool {
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        rustix::fs::statvfs(dir).map_or(true, |fs| fs.f_bavail.saturating_mul(fs.f_frsize) > RESERVE as u64)
+        rustix::fs::statvfs(dir)
+            .map_or(true, |fs| fs.f_bavail.saturating_mul(fs.f_frsize) > self.bytes as u64)
     }
 
     fn fill(&self) -> io::Result<()> {
@@ -72,14 +81,14 @@ impl Reserve {
         let mut file =
             fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&self.path)?;
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut noise = Vec::with_capacity(RESERVE);
-        while noise.len() < RESERVE {
+        let mut noise = Vec::with_capacity(self.bytes);
+        while noise.len() < self.bytes {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
             noise.extend_from_slice(&state.to_le_bytes());
         }
-        noise.truncate(RESERVE);
+        noise.truncate(self.bytes);
         file.write_all(&noise)?;
         file.sync_all()
     }
@@ -101,15 +110,16 @@ mod tests {
     fn room_is_given_up_and_taken_back() {
         let dir = tempfile::tempdir().unwrap();
         let queue = dir.path().join("s.db");
-        let mut reserve = Reserve::new(&queue);
+        let reserve_size = reserve(Sync::Commit) as u64;
+        let mut reserve = Reserve::new(&queue, Sync::Commit);
         let size = || fs::metadata(dir.path().join("s.db.reserve")).map(|meta| meta.len()).ok();
-        assert_eq!(size(), Some(RESERVE as u64));
+        assert_eq!(size(), Some(reserve_size));
         reserve.free();
         assert_eq!(size(), None);
         assert!(reserve.take());
-        assert_eq!(size(), Some(RESERVE as u64));
+        assert_eq!(size(), Some(reserve_size));
         fs::write(dir.path().join("s.db.reserve"), b"half").unwrap();
-        Reserve::new(&queue);
-        assert_eq!(size(), Some(RESERVE as u64));
+        Reserve::new(&queue, Sync::Commit);
+        assert_eq!(size(), Some(reserve_size));
     }
 }

@@ -155,8 +155,14 @@ impl CoreThread {
                 None
             }
             News::Failed { plugin, start, reason } | News::Down { plugin, start, reason } => {
-                self.versions.started(plugin, Err(reason.clone()));
-                self.plugins.down(plugin, start, reason)
+                let version = self.versions.started(plugin, Err(reason.clone()));
+                let input = self.plugins.down(plugin, start, reason);
+                if version {
+                    // One that did not even start is of no further use.
+                    self.plugins.retire(plugin, crossbeam_channel::bounded(1).0);
+                    self.backlog.push_back(Input::Retired { plugin });
+                }
+                input
             }
             News::Upgrade(ask) => self.versions.take(ask, &self.core, &mut self.plugins),
             News::Opened { instance, handle } => {

@@ -84,8 +84,7 @@ impl Edge {
     /// Starts the core and begins to load the plugins; returns at once.
     pub fn start(start: Start<'_>) -> Result<Self, String> {
         let Start { mut site, probed, data_dir, launcher, log_level, upgrade } = start;
-        let durable = durable_sinks(&site, &probed);
-        journal::place(&mut site, data_dir, durable);
+        place_queues(&mut site, &probed, data_dir);
         let inbox = Inbox::new();
         let names: Arc<Names> = Arc::default();
         for device in site.devices.iter().filter(|device| device.frame_log) {
@@ -198,6 +197,12 @@ fn durable_sinks(site: &Site, probed: &[Result<Probed, String>]) -> impl Fn(&str
     let known = site.plugins.iter().zip(probed).filter(|(_, probed)| durable(probed));
     let names: std::collections::HashSet<String> = known.map(|(plugin, _)| plugin.name.clone()).collect();
     move |plugin| names.contains(plugin)
+}
+
+/// Decides which queues are on disk, at start and at each reload.
+pub(crate) fn place_queues(site: &mut Site, probed: &[Result<Probed, String>], data_dir: &Path) {
+    let durable = durable_sinks(site, probed);
+    journal::place(site, data_dir, durable);
 }
 
 /// The persisted switches. A host that cannot read them starts with commands locked: an operator may have locked them.

@@ -280,18 +280,8 @@ impl Plugins {
     }
 
     /// Starts another version of a plugin, or the same version in another place; its index.
-    pub(crate) fn add_version(
-        &mut self,
-        site: &Site,
-        of: usize,
-        probed: Probed,
-        isolation: Isolation,
-    ) -> usize {
+    pub(crate) fn add_version(&mut self, site: &Site, model: PluginModel, probed: Probed) -> usize {
         let plugin = self.entries.len();
-        let model = match site.plugins.get(of) {
-            Some(model) => PluginModel { isolation, ..model.clone() },
-            None => return plugin,
-        };
         let entry = Entry {
             connections: connections(site, &model),
             model,
@@ -310,8 +300,12 @@ impl Plugins {
 
     /// Its trial is over: from now on it is treated like any plugin.
     pub(crate) fn accepted(&mut self, plugin: usize) {
-        if let Some(entry) = self.entries.get_mut(plugin) {
-            entry.trial = false;
+        let Some(entry) = self.entries.get_mut(plugin) else { return };
+        entry.trial = false;
+        let worker = entry.model.isolation == Isolation::Process;
+        if worker && entry.handle.as_ref().is_some_and(|handle| handle.worker_pid().is_none()) {
+            // It died between the end of its trial and now.
+            self.load(plugin, RESTART_PAUSE);
         }
     }
 

@@ -9,11 +9,13 @@
 //! | [`setup`] | what a connection needs: client, endpoints, body, token |
 //! | [`exchange`] | one batch out, one answer in, with a time limit |
 //! | [`memory`] | what outlives a connection |
+//! | [`connect`] | trying the endpoints |
 //! | [`sink`] | the connection: open, deliver, drive, close |
 //! | [`verdict`] | what an answer says -> verdicts, logs and alarms for the host |
 
 mod check;
 mod collect;
+mod connect;
 mod exchange;
 mod memory;
 mod points;

@@ -29,10 +29,16 @@ pub(crate) struct Point {
 /// The list of `link`, by number.
 pub(crate) fn prepare(link: &Link<Ems>) -> HashMap<u32, Point> {
     let mut devices: HashMap<&str, (Arc<str>, Labels)> = HashMap::new();
+    // System points know no labels of their device, and the list has no order.
+    let labels: HashMap<&str, &serde_json::Value> = link
+        .points
+        .iter()
+        .filter_map(|routed| Some((&*routed.device, routed.metadata.pointer("/device/labels")?)))
+        .collect();
     let mut points = HashMap::with_capacity(link.points.len());
     for routed in link.points.iter() {
         let (device, labels) = devices.entry(&routed.device).or_insert_with(|| {
-            let labels = routed.metadata.pointer("/device/labels").and_then(|labels| labels.as_object());
+            let labels = labels.get(&*routed.device).and_then(|labels| labels.as_object());
             let text =
                 |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let labels =

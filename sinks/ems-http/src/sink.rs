@@ -21,18 +21,13 @@ use busbar_ems_http::Lane;
 
 use crate::check;
 use crate::collect::{Collector, Ready, Taken};
-use crate::exchange::{Batch, Outcome, exchange, launch, recall};
+use crate::connect::{MIN_LIMIT, wait_turn};
+use crate::exchange::{Batch, Outcome, launch, recall};
 use crate::points::{self, Point};
-use crate::settings::{Map, Prefer, Settings};
+use crate::settings::{Map, Settings};
 use crate::setup::Setup;
-use crate::verdict::{self, Acks, Alarm, Down, Next, REASONS, Reject, when};
+use crate::verdict::{self, Acks, Alarm, Next, REASONS, Reject};
 
-/// For all endpoints of a list together: below the host's own limit for a connect, so that the reason is ours.
-const OPEN_LIMIT: Duration = Duration::from_secs(25);
-/// At least this long for each.
-const MIN_LIMIT: Duration = Duration::from_secs(3);
-/// An attempt that is due within this time is waited for; otherwise the host asks again.
-const OPEN_WAIT: Duration = Duration::from_secs(3);
 /// Time for the last batches when the connection is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The backlog comes as fast as it can: when nothing more came for this long, the host waits for us.
@@ -42,10 +37,10 @@ const LANE: u32 = 0;
 
 /// One connection to an EMS.
 pub(crate) struct Ems {
-    setup: Arc<Setup>,
+    pub(crate) setup: Arc<Setup>,
     points: HashMap<u32, Point>,
     collector: Collector,
-    lane: Lane,
+    pub(crate) lane: Lane,
     /// First record number and time of each delivery that holds something unsettled.
     arrivals: VecDeque<(u64, Duration)>,
     /// The last delivery was from the backlog.
@@ -53,11 +48,11 @@ pub(crate) struct Ems {
     /// When the last delivery came.
     last: Duration,
     /// Endpoint in use.
-    at: usize,
+    pub(crate) at: usize,
     flight: Option<oneshot::Receiver<Outcome>>,
-    wait_until: Option<Duration>,
-    acks: Acks,
-    alarm: Option<Alarm>,
+    pub(crate) wait_until: Option<Duration>,
+    pub(crate) acks: Acks,
+    pub(crate) alarm: Option<Alarm>,
 }
 
 impl Sink for Ems {
@@ -192,109 +187,7 @@ impl Sink for Ems {
     }
 }
 
-/// Too early for another attempt? Then the host is told when, unless it is soon. A token that changed is tried at once.
-async fn wait_turn(link: &Link<Ems>, setup: &Setup) -> Result<()> {
-    let (not_before, refused, reason) = {
-        let memory = link.settings.memory.lock();
-        (memory.not_before, memory.refused.clone(), memory.reason.clone())
-    };
-    let left = not_before.saturating_sub(time::monotonic());
-    if let Some(refused) = refused
-        && let Ok(token) = setup.token.read().await
-        && token.unwrap_or_default() != refused
-    {
-        return Ok(());
-    }
-    if left > OPEN_WAIT {
-        return Err(Error::session(format!("{reason}; next attempt {}", when(left))));
-    }
-    time::sleep(left).await;
-    Ok(())
-}
-
 impl Ems {
-    /// Tries the endpoints in order: with the batch that got no answer, or only whether somebody is there.
-    async fn connect(&mut self, link: &Link<Self>, started: Duration) -> Result<()> {
-        let count = self.setup.endpoints.len();
-        let first = match link.settings.prefer {
-            Prefer::First => 0,
-            Prefer::LastGood => link.settings.memory.lock().last_good,
-        };
-        let mut downs = Vec::new();
-        for turn in 0..count {
-            let at = (first + turn) % count.max(1);
-            let spent = time::monotonic().saturating_sub(started);
-            let share = u32::try_from(count - turn).unwrap_or(u32::MAX);
-            let limit = (OPEN_LIMIT.saturating_sub(spent) / share).max(MIN_LIMIT).min(self.setup.timeout);
-            match self.attempt(link, at, limit).await? {
-                None => {
-                    self.at = at;
-                    self.tell(link).await?;
-                    return Ok(());
-                }
-                Some(down) => downs.push(down),
-            }
-        }
-        let text = downs.iter().map(|down| down.text.as_str()).collect::<Vec<_>>().join("; ");
-        if !self.lane.is_begun() {
-            // Only a look: the host looks again at its own pace.
-            return Err(Error::session(text));
-        }
-        let memory = &link.settings.memory;
-        memory.lock().patient =
-            downs.iter().any(|down| down.timed_out.is_some_and(|limit| limit < self.setup.timeout));
-        let down = Down { text, token: downs.iter().find_map(|down| down.token.clone()), timed_out: None };
-        let (text, alarm) = verdict::failed(&down, &self.setup, memory, false);
-        memory.lock().held = Some(std::mem::replace(&mut self.lane, Lane::new(self.setup.limits)));
-        self.alarm = alarm;
-        self.tell(link).await?;
-        Err(Error::session(text))
-    }
-
-    /// One attempt at one endpoint; `None`: somebody is there.
-    async fn attempt(&mut self, link: &Link<Self>, at: usize, limit: Duration) -> Result<Option<Down>> {
-        let setup = Arc::clone(&self.setup);
-        let Some(to) = setup.endpoints.get(at) else { return Ok(None) };
-        let memory = &link.settings.memory;
-        let patient = memory.lock().patient;
-        let batch =
-            if self.lane.is_begun() && !patient { Batch::begin(&mut self.lane, &setup) } else { None };
-        let Some(batch) = batch else {
-            let reached = time::timeout(limit, setup.client.reach(to)).await;
-            let down = |text| Some(Down { text, token: None, timed_out: None });
-            return match reached {
-                Ok(Ok(())) => {
-                    let begun = memory.lock().begun;
-                    self.forget_begun(begun);
-                    Ok(None)
-                }
-                Ok(Err(busbar_ems_http::Error::Configuration(text))) => Err(Error::configuration(text)),
-                Ok(Err(error)) => Ok(down(error.to_string())),
-                Err(elapsed) => Ok(down(format!("cannot reach {to}: {elapsed}"))),
-            };
-        };
-        let outcome = exchange(&setup, to, &batch, limit).await;
-        let (next, alarm) = verdict::take(outcome, to, &setup, &mut self.lane, memory, &mut self.acks);
-        self.alarm = alarm.or(self.alarm.take());
-        match next {
-            Next::Down(down) => return Ok(Some(down)),
-            Next::Wait(pause) => self.wait_until = Some(time::monotonic() + pause),
-            Next::GoOn => {}
-        }
-        self.lane.reconnected();
-        let begun = memory.lock().begun;
-        self.forget_begun(begun);
-        Ok(None)
-    }
-
-    /// The host delivers what is not settled again; a batch without decision is made of the same records then.
-    fn forget_begun(&mut self, begun: Option<u64>) {
-        self.lane.forget();
-        if let Some(end) = begun {
-            self.lane.cut_at(end);
-        }
-    }
-
     fn enqueue(&mut self, ready: Ready) {
         match ready {
             Ready::Send(record) => self.lane.push(record),
@@ -379,7 +272,7 @@ impl Ems {
     }
 
     /// Tells the host what there is to tell. Cancel safe: a thing leaves `self` only when it is told.
-    async fn tell(&mut self, link: &Link<Self>) -> Result<()> {
+    pub(crate) async fn tell(&mut self, link: &Link<Self>) -> Result<()> {
         if !self.acks.0.is_empty() {
             link.ctx.ack(LANE, self.acks.0.clone()).await?;
             self.acks.0.clear();

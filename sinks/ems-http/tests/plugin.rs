@@ -210,6 +210,7 @@ fn list() -> Vec<SinkPoint> {
         point(4, "m2", "i"),
         point(5, "m1", "@online"),
     ];
+    list[4].metadata = Json::Null;
     list[1].map = vec![json!({ "point": "m1/i", "key": "Current_L1" })];
     list
 }

@@ -72,11 +72,17 @@ impl Points {
         let ems = link.settings.format == Format::Ems;
         let mut points = Self { grouped: !topics.value.has(Placeholder::Point), ems, ..Self::default() };
         let mut devices = HashMap::new();
+        // System points know no labels of their device, and the list has no order.
+        let labels: HashMap<&str, &serde_json::Value> = link
+            .points
+            .iter()
+            .filter(|_| ems)
+            .filter_map(|routed| Some((&*routed.device, routed.metadata.pointer("/device/labels")?)))
+            .collect();
         for routed in link.points.iter() {
             if routed.device == "@host" && routed.name == "config_version" {
                 points.version.0 = Some(routed.number);
             }
-            let labels = routed.metadata.pointer("/device/labels");
             let source = Source {
                 number: routed.number,
                 host: &link.host,
@@ -86,7 +92,7 @@ impl Points {
                 unit: &routed.unit,
                 // Also of points that are not writable: the host refuses those by name and audits it.
                 commands: link.settings.commands,
-                labels: Labels(labels.filter(|_| ems)),
+                labels: Labels(labels.get(&*routed.device).copied()),
             };
             points.add(&source, topics, &mut devices);
         }

@@ -126,6 +126,7 @@ fn balance(gateway: &Gateway) -> Option<f64> {
     (accepted > 0.0).then_some(accepted - ended)
 }
 
+#[allow(clippy::print_stdout, reason = "the figures of a run")]
 fn check(devices: &Devices, broker: &Recorder, history: &History, served: &[u64]) {
     let came = by_point(broker);
     let (mut lost, mut twice) = (0, 0);
@@ -183,6 +184,6 @@ impl Dice {
 
     /// Lets the load run for a random time.
     fn pause(&mut self, from_ms: u64, to_ms: u64) {
-        std::thread::sleep(Duration::from_millis(from_ms + self.below(to_ms - from_ms)));
+        busbar_tests::wait::load_for(Duration::from_millis(from_ms + self.below(to_ms - from_ms)));
     }
 }

@@ -169,7 +169,7 @@ fn a_file_damaged_again_and_again_keeps_the_newest_copies() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 20, ..ProptestConfig::with_cases(40) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20, ..ProptestConfig::with_cases(cases(40)) })]
     #[test]
     fn whatever_is_damaged_the_ledger_balances(
         edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 1_usize..300), 1..12),

@@ -63,7 +63,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(cases(60)))]
     #[test]
     fn the_file_does_what_the_model_says(steps in proptest::collection::vec(step(), 1..40)) {
         let place = Place::new();

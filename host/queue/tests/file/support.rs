@@ -139,3 +139,8 @@ pub(crate) fn waiting(file: &mut File, records: usize) -> Vec<u64> {
         from = loaded.next;
     }
 }
+
+/// Random cases: few in the suite, many in `cargo task soak queue`.
+pub(crate) fn cases(few: u32) -> u32 {
+    std::env::var("BUSBAR_QUEUE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(few)
+}

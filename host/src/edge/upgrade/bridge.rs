@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use busbar_core::{Core, Input, input::HandoverRequest, model::Isolation, output::HandoverStep};
+use busbar_core::{Core, Input, input::HandoverRequest, model, output::HandoverStep};
 use busbar_loader::Probed;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -21,8 +21,8 @@ const END_TIME: Duration = Duration::from_secs(10);
 
 /// What the core thread is asked.
 pub(crate) enum Ask {
-    /// Starts a version beside the one that serves.
-    Add { of: usize, probed: Box<Probed>, isolation: Isolation, answer: Sender<Result<usize, String>> },
+    /// Starts a version beside the one that serves (`of`).
+    Add { of: usize, model: Box<model::Plugin>, probed: Box<Probed>, answer: Sender<Result<usize, String>> },
     /// Moves everything.
     Handover { request: HandoverRequest, steps: Sender<HandoverStep> },
     /// Its trial is over: from now on it is started again when it dies.
@@ -43,8 +43,9 @@ impl Versions {
     /// Carries a request out; the inputs for the core.
     pub(crate) fn take(&mut self, ask: Ask, core: &Core, plugins: &mut Plugins) -> Option<Input> {
         match ask {
-            Ask::Add { of, probed, isolation, answer } => {
-                let plugin = plugins.add_version(core.site(), of, *probed, isolation);
+            Ask::Add { of, model, probed, answer } => {
+                let isolation = model.isolation;
+                let plugin = plugins.add_version(core.site(), *model, *probed);
                 self.starting.insert(plugin, answer);
                 Some(Input::Version { plugin, of, isolation })
             }
@@ -64,10 +65,11 @@ impl Versions {
         }
     }
 
-    /// A version started, or did not.
-    pub(crate) fn started(&mut self, plugin: usize, result: Result<usize, String>) {
-        if let Some(answer) = self.starting.remove(&plugin) {
-            let _ = answer.try_send(result);
+    /// A version started, or did not; true when it was waited for.
+    pub(crate) fn started(&mut self, plugin: usize, result: Result<usize, String>) -> bool {
+        match self.starting.remove(&plugin) {
+            Some(answer) => answer.try_send(result).is_ok(),
+            None => false,
         }
     }
 
@@ -100,10 +102,21 @@ impl Bridge {
         self.inbox.send(Item::News(Box::new(News::Upgrade(ask))));
     }
 
-    /// Starts a version; its number.
-    pub(crate) fn add(&self, of: usize, probed: &Probed, isolation: Isolation) -> Result<usize, String> {
+    /// Starts a version in the given place; its number.
+    pub(crate) fn add(
+        &self,
+        serving: &Serving,
+        probed: &Probed,
+        isolation: model::Isolation,
+    ) -> Result<usize, String> {
         let (answer, answered) = bounded(1);
-        self.ask(Ask::Add { of, probed: Box::new(probed.clone()), isolation, answer });
+        let model = model::Plugin { isolation, ..serving.model.clone() };
+        self.ask(Ask::Add {
+            of: serving.serving,
+            model: Box::new(model),
+            probed: Box::new(probed.clone()),
+            answer,
+        });
         match answered.recv_timeout(START_TIME) {
             Ok(result) => result,
             Err(error) if error.is_disconnected() => Err(STOPPING.into()),
@@ -152,7 +165,7 @@ impl Bridge {
                 .and_then(|of| {
                     let (model, views) = (core.site().plugins.get(of)?.clone(), core.plugins());
                     let view = views.get(of)?;
-                    Some(Serving { of, serving: view.index, model })
+                    Some(Serving { serving: view.index, model })
                 })
         });
         found.map_err(|error| error.to_string())?.ok_or_else(|| "it is not configured any more".to_owned())
@@ -161,7 +174,6 @@ impl Bridge {
 
 /// Who serves.
 pub(crate) struct Serving {
-    pub(crate) of: usize,
     pub(crate) serving: usize,
-    pub(crate) model: busbar_core::model::Plugin,
+    pub(crate) model: model::Plugin,
 }

@@ -35,6 +35,8 @@ use super::{
     watch::Watch,
 };
 
+use crate::memory;
+
 /// Private copies of a plugin that are kept beside the accepted and the previous one.
 const KEPT_COPIES: usize = 3;
 /// Characters of a hash that people compare.
@@ -154,7 +156,10 @@ impl Upgrader {
             Version { sha256: staged.sha256.clone(), version: probed.describe.version.clone(), since: now() };
         self.begin_trial(key, &version)?;
         let result = self.trial(key, serving, &version, &probed, say);
-        self.end_trial(key, serving, version, result, say)
+        let result = self.end_trial(key, serving, version, result, say);
+        // Files were read whole and runtimes came and went.
+        memory::give_back();
+        result
     }
 
     /// In a child process: loads, describes itself, accepts the configuration that runs.
@@ -217,7 +222,7 @@ impl Upgrader {
         probed: &Probed,
         say: Say<'_>,
     ) -> Result<Good, String> {
-        let worker = self.bridge.add(serving.of, probed, Isolation::Process)?;
+        let worker = self.bridge.add(serving, probed, Isolation::Process)?;
         say("trial in a worker process");
         let timeout = self.settings.timeout;
         let request = request(serving.serving, worker, timeout, timeout, true);
@@ -229,7 +234,7 @@ impl Upgrader {
             return Ok(Good { plugin: worker, note: String::new() });
         }
         say("the trial went well; it moves into the host's process");
-        let inside = match self.bridge.add(serving.of, probed, Isolation::InProcess) {
+        let inside = match self.bridge.add(serving, probed, Isolation::InProcess) {
             Ok(inside) => inside,
             Err(reason) if reason == STOPPING => return Err(reason),
             Err(reason) => {
@@ -389,8 +394,7 @@ impl Upgrader {
             Err(error) => return tracing::warn!(plugin = key, "a new file cannot be used: {error}"),
         };
         let record = self.record(key).clone();
-        let known = record.deployed == sha256 && !record.has_failed(&sha256);
-        if record.accepted.sha256.is_empty() || known {
+        if record.deployed == sha256 && !record.has_failed(&sha256) {
             return;
         }
         if record.accepted.sha256 != sha256 {
