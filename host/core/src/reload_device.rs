@@ -518,7 +518,11 @@ impl Core {
         let Some(said) = self.sink_point(sink, slot) else { return };
         if let Some(point) = self.points.find(said.point).filter(|_| self.sinks[sink].journal.is_some()) {
             // What waits on disk goes on under the name of its time.
-            self.point_leaves(sink, point);
+            if !self.sinks[sink].queue.waits_for(&[said.point].into()).is_empty() {
+                self.point_leaves(sink, point);
+            } else if let Some(journal) = &mut self.sinks[sink].journal {
+                journal.dictionary.clear();
+            }
         }
         let state = &mut self.sinks[sink];
         state.echo.remove(&slot);

@@ -232,9 +232,37 @@ impl Core {
 
     /// Points that leave and of which nothing waits any more are gone.
     pub(crate) fn settle_leaving(&mut self, id: SinkId) {
+        let mut removed = self.gone_slots(id);
+        removed.extend(self.gone_ghosts(id));
+        let instance = self.sinks[id].instance;
+        if !removed.is_empty() && self.has_list(id) {
+            self.tell_sink_points(instance, Vec::new(), removed);
+        }
+    }
+
+    /// Points of another time of which nothing waits any more, in memory or in the file.
+    fn gone_ghosts(&mut self, id: SinkId) -> Vec<u32> {
+        let state = &mut self.sinks[id];
+        if state.ghosts.is_empty() || state.announcing > 0 || !state.is_whole() {
+            return Vec::new();
+        }
+        let ghosts: BTreeSet<u32> = state.ghosts.keys().copied().collect();
+        let mut waits = state.queue.waits_for(&ghosts);
+        if let Some(journal) = &mut state.journal {
+            waits.extend(journal.kept().map(|(_, record)| record.sample.point));
+            journal.dictionary.clear();
+        }
+        let gone: Vec<u32> = ghosts.difference(&waits).copied().collect();
+        for ghost in &gone {
+            state.ghosts.remove(ghost);
+        }
+        gone
+    }
+
+    fn gone_slots(&mut self, id: SinkId) -> Vec<u32> {
         let state = &mut self.sinks[id];
         if state.leaving.is_empty() {
-            return;
+            return Vec::new();
         }
         let number =
             |slot: &u32| state.routed.get(*slot as usize).map_or(u32::MAX, |routed| routed.point.number());
@@ -252,10 +280,7 @@ impl Core {
                 removed.push(routed.point.number());
             }
         }
-        let instance = state.instance;
-        if !removed.is_empty() && self.has_list(id) {
-            self.tell_sink_points(instance, Vec::new(), removed);
-        }
+        removed
     }
 
     /// The sink is opened with its new configuration, without a pause.
