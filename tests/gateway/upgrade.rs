@@ -100,6 +100,15 @@ impl Plant {
             let devices = plant.gateway.api("/api/v1/devices");
             devices.as_array().unwrap().iter().all(|device| device["state"] == "online").then_some(())
         });
+        // What was published before the first values has arrived too.
+        let points = (0..meters).flat_map(|number| [format!("m{number:02}/a"), format!("m{number:02}/b")]);
+        let topics: Vec<String> = points.map(|point| format!("busbar/{HOST}/{point}")).collect();
+        plant.observer.wait_all("a good value of every point", PATIENCE, |messages| {
+            let good = |topic: &String| {
+                messages.iter().any(|message| message.topic == *topic && quality(&message.payload) == "good")
+            };
+            topics.iter().all(good).then_some(())
+        });
         plant
     }
 

@@ -1,4 +1,4 @@
-//! Files of the host that must survive: the queue of a durable sink ([`File`]).
+//! Files of the host that must survive: the queue of a durable sink ([`File`]), the state of devices and sinks ([`State`]).
 //!
 //! The words are those of `busbar_core::journal`; this crate is the other side of that conversation. It does what it is
 //! told in the calling thread and knows neither the core's thread nor plugins: the host gives each file one thread.
@@ -32,11 +32,13 @@ mod salvage;
 mod scan;
 mod schema;
 mod settle;
+mod state;
 
 pub use clock::Now;
 pub use draft::Limits;
 pub use file::{File, NotOpened, Options};
 pub use parked::{DISCARDED, Parked};
+pub use state::{MAX_KEY, MAX_TOTAL, MAX_VALUE, Mended, State};
 
 /// Reason of records that left because the queue was full.
 pub const OVERFLOW: &str = "overflow";
