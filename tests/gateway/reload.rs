@@ -114,12 +114,12 @@ fn a_bad_file_changes_nothing_and_does_not_start() {
 }
 
 #[test]
-fn what_cannot_run_is_rolled_back_and_says_so() {
+fn a_refused_plugin_is_a_state_and_a_dry_run_changes_nothing() {
     let peer = Peer::single("tcp", &json!({ "holding": { "0": [7] } }));
     let good = device("m", &peer.place(0).connection("tcp", 1), "", &[point("p", 0)]);
     let gateway = Gateway::start(&good);
     gateway.point_until("m/p", "is good", PATIENCE, |point| quality(point) == "good");
-    // It is a plugin, it passes its CHECK, and it refuses every instance.
+    // The plugin is refused when it is probed.
     let more = "[[device]]\nname = \"x\"\ndriver = \"bad-init-error\"\nconnection = { host = \"127.0.0.1\" }\npoints = [{ name = \"p\", address = \"x\" }]\n";
     gateway.site.write("", &(good.clone() + more));
     let answer = gateway.cli(&["reload", "--json"]);
