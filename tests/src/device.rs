@@ -31,7 +31,8 @@ pub enum Manner {
 pub struct Seen {
     begin: Instant,
     requests: AtomicU64,
-    answered: Mutex<Vec<Instant>>,
+    /// Arrival, and how many registers were asked for.
+    answered: Mutex<Vec<(Instant, u16)>>,
 }
 
 /// Bound of the kept times per device: an hour at 100 ms.
@@ -50,7 +51,7 @@ impl Seen {
     /// Never in practice: the lock is not held across a panic.
     #[must_use]
     pub fn times(&self) -> Vec<Instant> {
-        self.answered.lock().unwrap().clone()
+        self.answered.lock().unwrap().iter().map(|(time, _)| *time).collect()
     }
 
     /// Arrival of request `number` (from 1, as carried in the values).
@@ -60,7 +61,17 @@ impl Seen {
     #[must_use]
     pub fn time(&self, number: u64) -> Option<Instant> {
         let index = usize::try_from(number.checked_sub(1)?).ok()?;
-        self.answered.lock().unwrap().get(index).copied()
+        self.answered.lock().unwrap().get(index).map(|(time, _)| *time)
+    }
+
+    /// How many registers request `number` (from 1) asked for: a probe of the session asks for fewer than a poll.
+    ///
+    /// # Panics
+    /// Never in practice: the lock is not held across a panic.
+    #[must_use]
+    pub fn registers(&self, number: u64) -> Option<u16> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        self.answered.lock().unwrap().get(index).map(|(_, registers)| *registers)
     }
 
     /// When the device was started.
@@ -69,10 +80,10 @@ impl Seen {
         self.begin
     }
 
-    fn request(&self) -> u64 {
+    fn request(&self, registers: u16) -> u64 {
         let mut times = self.answered.lock().unwrap();
         if times.len() < KEPT {
-            times.push(Instant::now());
+            times.push((Instant::now(), registers));
         }
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -150,7 +161,7 @@ async fn serve(mut stream: TcpStream, manner: Manner, seen: Arc<Seen>) -> Option
     let mut head = [0_u8; 12];
     loop {
         stream.read_exact(&mut head).await.ok()?;
-        let number = seen.request();
+        let number = seen.request(u16::from_be_bytes([head[10], head[11]]));
         if manner == Manner::Hanging {
             continue;
         }

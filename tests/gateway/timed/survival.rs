@@ -2,7 +2,8 @@
 //!
 //! Every answer of a simulated device carries the number of its request, so the devices know what they served and the
 //! far side knows what came. Lost may be only what was served less than `queue.flush` + 100 ms before a kill. Numbers
-//! come in order per point; one that comes twice has an interruption between its two arrivals.
+//! come in order per point; one that comes twice has an interruption between its two arrivals, or is the latest state that
+//! follows the backlog once after each connect (SEMANTICS.md section 8).
 //!
 //! The suite runs [`ROUNDS`] interruptions; `BUSBAR_TEST_ROUNDS=200` and `BUSBAR_TEST_SEED` run the long form.
 
@@ -17,6 +18,8 @@ use crate::shared::{device, quality};
 const ROUNDS: u32 = 24;
 const DEVICES: usize = 6;
 const POINTS: [&str; 3] = ["a", "b", "c"];
+/// Of one poll; what asks for fewer is a probe.
+const REGISTERS: u16 = 2 * POINTS.len() as u16;
 
 /// `queue.flush` (50 ms) + 100 ms: what was served later than this before a kill may be lost.
 const UNSAFE: Duration = Duration::from_millis(150);
@@ -28,8 +31,8 @@ const DRAIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 struct History {
     kills: Vec<Instant>,
-    /// Kills, and far sides taken down.
-    interruptions: Vec<Instant>,
+    /// Kills, and far sides taken down: from the note until it was done.
+    interruptions: Vec<(Instant, Instant)>,
 }
 
 #[test]
@@ -45,15 +48,16 @@ fn what_was_measured_arrives_whatever_is_killed() {
     let mut history = History::default();
     for _ in 0..rounds {
         dice.pause(20, 900);
-        history.interruptions.push(Instant::now());
+        let begin = Instant::now();
         if dice.below(10) < 6 {
-            history.kills.push(Instant::now());
+            history.kills.push(begin);
             gateway.relaunch();
         } else {
             broker.down();
             dice.pause(10, 700);
             broker.up();
         }
+        history.interruptions.push((begin, Instant::now()));
     }
 
     let served: Vec<u64> = devices.list.iter().map(|device| device.seen.requests()).collect();
@@ -67,7 +71,22 @@ fn what_was_measured_arrives_whatever_is_killed() {
         (0..DEVICES).all(|at| POINTS.iter().all(|point| newest(at, point) >= served[at])).then_some(())
     });
     until("the books to agree", DRAIN, || (balance(&gateway) == Some(0.0)).then_some(()));
+    if let Ok(file) = std::env::var("BUSBAR_TEST_DUMP") {
+        dump(&broker, &history, &file);
+    }
     check(&devices, &broker, &history, &served);
+}
+
+/// Everything that came, for looking at a failure.
+fn dump(broker: &Recorder, history: &History, file: &str) {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for message in broker.written() {
+        let kills = history.kills.iter().filter(|kill| **kill < message.at).count();
+        let breaks = history.interruptions.iter().filter(|(begin, _)| *begin < message.at).count();
+        writeln!(text, "{kills} {breaks} {} {}", message.topic, message.payload).unwrap();
+    }
+    std::fs::write(file, text).unwrap();
 }
 
 fn setting(name: &str) -> Option<u64> {
@@ -134,19 +153,29 @@ fn check(devices: &Devices, broker: &Recorder, history: &History, served: &[u64]
         for point in POINTS {
             let list = &came[&(format!("d{at}"), point.to_owned())];
             let mut first: BTreeMap<u64, Instant> = BTreeMap::new();
-            let mut newest = 0;
+            let (mut newest, mut image) = (0, None);
             for (number, arrived) in list {
-                if let Some(before) = first.insert(*number, *arrived) {
-                    twice += 1;
-                    let between = |time: &&Instant| before <= **time && **time <= *arrived;
-                    let interrupted = history.interruptions.iter().any(|time| between(&time));
-                    assert!(interrupted, "d{at}/{point}: {number} came twice without an interruption");
+                if let Some(before) = first.get(number).copied() {
+                    let between = |from: Instant| {
+                        history.interruptions.iter().any(|(begin, end)| from <= *end && *begin <= *arrived)
+                    };
+                    if between(before) {
+                        twice += 1;
+                    } else {
+                        // The latest state, once more behind the backlog.
+                        assert_eq!(*number, newest, "d{at}/{point}: came twice without an interruption");
+                        let again = image.replace(*arrived).is_some_and(|image| !between(image));
+                        assert!(!again, "d{at}/{point}: a second image after one interruption, {number}");
+                    }
                 } else {
+                    first.insert(*number, *arrived);
                     assert!(*number > newest, "d{at}/{point}: {number} came first after {newest}");
                     newest = *number;
                 }
             }
-            for number in (1..=served[at]).filter(|number| !first.contains_key(number)) {
+            let polls =
+                (1..=served[at]).filter(|number| simulated.seen.registers(*number) == Some(REGISTERS));
+            for number in polls.filter(|number| !first.contains_key(number)) {
                 lost += 1;
                 let time = simulated.seen.time(number).unwrap();
                 let near = history.kills.iter().any(|kill| time + UNSAFE > *kill && time < *kill + KILLING);
