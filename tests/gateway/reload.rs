@@ -239,3 +239,43 @@ fn a_device_outside_its_hours_is_silent_and_good_again_when_they_change() {
     apply(&gateway, &body(""));
     gateway.point_until("m/p", "is good", Duration::from_secs(20), |point| quality(point) == "good");
 }
+
+/// What a removed sink had not delivered stays in its queue file, and goes out when a sink of this name comes back.
+#[test]
+fn a_removed_sink_leaves_its_records_to_its_successor() {
+    let devices = Devices::start(&[Manner::Counting]);
+    let mut broker = Broker::start();
+    let points = ["{ name = \"n\", address = \"holding:0\", type = \"float32\" }".to_owned()];
+    let connection = Place::Tcp(devices.list[0].address).connection("tcp", 1);
+    let device = device("d", &connection, "poll_interval = \"100ms\"", &points);
+    let gateway = Gateway::start(&(device.clone() + &mqtt_sink(&broker.url())));
+    let polled = |more: u64| {
+        let enough = devices.list[0].seen.requests() + more;
+        until("polls", PATIENCE, || (devices.list[0].seen.requests() >= enough).then_some(()));
+        devices.list[0].seen.requests()
+    };
+    gateway.point_until("d/n", "is good", PATIENCE, |point| quality(point) == "good");
+    polled(3);
+    broker.kill();
+    let first = polled(5);
+    let last = polled(10);
+    let summary = apply(&gateway, &device);
+    assert!(
+        summary["notes"][0].as_str().is_some_and(|note| note.contains("stay in its queue file")),
+        "{summary}"
+    );
+    polled(3);
+    apply(&gateway, &(device + &mqtt_sink(&broker.url())));
+    broker.launch();
+    let observer = Observer::start(&broker);
+    until("the records of the outage to arrive", PATIENCE, || {
+        let messages = observer.since(0, &topic("d", "n"));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small counts")]
+        let numbers: BTreeSet<u64> = messages
+            .iter()
+            .filter_map(|message| message.payload["value"].as_f64())
+            .map(|n| n as u64)
+            .collect();
+        (first + 1..last).all(|number| numbers.contains(&number)).then_some(())
+    });
+}
