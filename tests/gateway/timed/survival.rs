@@ -7,10 +7,11 @@
 //!
 //! The suite runs [`ROUNDS`] interruptions; `BUSBAR_TEST_ROUNDS=200` and `BUSBAR_TEST_SEED` run the long form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use busbar_tests::device::{Devices, Manner};
+use busbar_tests::ems::{Ems, TOKEN};
 use busbar_tests::{Gateway, Place, Recorder, until};
 
 use crate::shared::{device, quality};
@@ -43,38 +44,55 @@ fn what_was_measured_arrives_whatever_is_killed() {
     let mut dice = Dice(seed | 1);
 
     let devices = Devices::start(&[Manner::Counting; DEVICES]);
-    let mut broker = Recorder::start();
-    let mut gateway = Gateway::start(&configuration(&devices, &broker));
+    let (mut broker, mut ems) = (Recorder::start(), Ems::start());
+    let mut gateway = Gateway::start(&configuration(&devices, &broker, &ems));
     let mut history = History::default();
     for _ in 0..rounds {
         dice.pause(20, 900);
         let begin = Instant::now();
-        if dice.below(10) < 6 {
-            history.kills.push(begin);
-            gateway.relaunch();
-        } else {
-            broker.down();
-            dice.pause(10, 700);
-            broker.up();
+        match dice.below(10) {
+            0..6 => {
+                history.kills.push(begin);
+                gateway.relaunch();
+            }
+            6..8 => {
+                broker.down();
+                dice.pause(10, 700);
+                broker.up();
+            }
+            _ => {
+                ems.kill();
+                dice.pause(10, 300);
+                ems.launch();
+            }
         }
         history.interruptions.push((begin, Instant::now()));
     }
 
     let served: Vec<u64> = devices.list.iter().map(|device| device.seen.requests()).collect();
     until("everything to arrive", DRAIN, || {
-        let came = by_point(&broker);
-        let newest = |at: usize, point: &str| {
-            came.get(&(format!("d{at}"), point.to_owned()))
-                .and_then(|list| list.iter().map(|(number, _)| *number).max())
-                .unwrap_or(0)
-        };
-        (0..DEVICES).all(|at| POINTS.iter().all(|point| newest(at, point) >= served[at])).then_some(())
+        (has_all(&by_point(&broker), &served) && has_all(&by_point_of(&ems), &served)).then_some(())
     });
-    until("the books to agree", DRAIN, || (balance(&gateway) == Some(0.0)).then_some(()));
+    for sink in ["broker", "ems"] {
+        until("the books to agree", DRAIN, || (balance(&gateway, sink) == Some(0.0)).then_some(()));
+    }
     if let Ok(file) = std::env::var("BUSBAR_TEST_DUMP") {
         dump(&broker, &history, &file);
     }
-    check(&devices, &broker, &history, &served);
+    let (at_broker, at_ems) = (by_point(&broker), by_point_of(&ems));
+    let lost = check_complete(&devices, &at_broker, &history, &served)
+        + check_complete(&devices, &at_ems, &history, &served);
+    let twice = check_order(&at_broker, &history) + check_order(&at_ems, &history);
+    report(&served, lost, twice, &history);
+}
+
+/// Everything up to what was served has come, or something newer.
+fn has_all<T>(came: &Came<T>, served: &[u64]) -> bool {
+    let newest = |at: usize, point: &str| {
+        let list = came.get(&(format!("d{at}"), point.to_owned()));
+        list.and_then(|list| list.iter().map(|(number, _)| *number).max()).unwrap_or(0)
+    };
+    (0..DEVICES).all(|at| POINTS.iter().all(|point| newest(at, point) >= served[at]))
 }
 
 /// Everything that came, for looking at a failure.
@@ -93,7 +111,7 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn configuration(devices: &Devices, broker: &Recorder) -> String {
+fn configuration(devices: &Devices, broker: &Recorder, ems: &Ems) -> String {
     let mut body = String::new();
     for (at, simulated) in devices.list.iter().enumerate() {
         let points: Vec<String> = (0..)
@@ -109,34 +127,55 @@ fn configuration(devices: &Devices, broker: &Recorder) -> String {
     }
     body + &format!(
         "[[sink]]\nname = \"broker\"\nplugin = \"mqtt\"\nreconnect = {{ initial = \"50ms\", max = \"200ms\" }}\n\
-         settings = {{ url = \"mqtt://{}\", format = \"json\", topic = \"busbar/{{host}}/{{device}}\" }}\n",
-        broker.address
+         settings = {{ url = \"mqtt://{}\", format = \"json\", topic = \"busbar/{{host}}/{{device}}\" }}\n\n\
+         [[sink]]\nname = \"ems\"\nplugin = \"ems-http\"\nreconnect = {{ initial = \"50ms\", max = \"200ms\" }}\n\
+         settings = {{ url = \"{}\", token = \"{TOKEN}\", batch_wait = \"100ms\", retry_delay = \"50ms\" }}\n",
+        broker.address,
+        ems.url()
     )
 }
 
-/// Numbers and arrivals per device and point, in order of arrival. What is not good carries no number of its own.
-fn by_point(broker: &Recorder) -> BTreeMap<(String, String), Vec<(u64, Instant)>> {
-    let mut came: BTreeMap<(String, String), Vec<(u64, Instant)>> = BTreeMap::new();
+/// Per device and point, in order of arrival: number of the request, and when it came where that is known.
+type Came<T> = BTreeMap<(String, String), Vec<(u64, T)>>;
+
+/// What came at the broker. What is not good carries no number of its own.
+fn by_point(broker: &Recorder) -> Came<Instant> {
+    let mut came = Came::new();
     for message in broker.written() {
         let Some(device) = message.topic.rsplit('/').next() else { continue };
         let Some(points) = message.payload["points"].as_object() else { continue };
-        for (point, sample) in points {
-            if quality(sample) != "good" {
-                continue;
-            }
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of requests")]
-            let number = sample["value"].as_f64().unwrap() as u64;
+        for (point, sample) in points.iter().filter(|(_, sample)| quality(sample) == "good") {
+            let number = number(&sample["value"]);
             came.entry((device.to_owned(), point.clone())).or_default().push((number, message.at));
         }
     }
     came
 }
 
-/// What the ledger of the sink leaves unexplained; `None` while something waits.
-fn balance(gateway: &Gateway) -> Option<f64> {
+/// What the EMS took; it knows no times of its own.
+fn by_point_of(ems: &Ems) -> Came<()> {
+    let mut came = Came::new();
+    for record in ems.records() {
+        let device = record["device_id"].as_str().unwrap().to_owned();
+        let measurements = record["measurements"].as_object().unwrap();
+        for (point, measurement) in measurements.iter().filter(|(_, m)| m["quality"] == "GOOD") {
+            let number = number(&measurement["value"]);
+            came.entry((device.clone(), point.clone())).or_default().push((number, ()));
+        }
+    }
+    came
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of requests")]
+fn number(value: &serde_json::Value) -> u64 {
+    value.as_f64().unwrap() as u64
+}
+
+/// What the ledger of a sink leaves unexplained; `None` while nobody answers.
+fn balance(gateway: &Gateway, sink: &str) -> Option<f64> {
     let answer = gateway.get("/metrics").ok().filter(|answer| answer.status == 200)?;
     let metrics = busbar_tests::metrics::Metrics::parse(&answer.body);
-    let of = |name: &str| metrics.sum(name, &[("sink", "broker")]);
+    let of = |name: &str| metrics.sum(name, &[("sink", sink)]);
     let ended = of("busbar_sink_delivered_total")
         + of("busbar_sink_parked_total")
         + of("busbar_sink_dropped_total")
@@ -145,52 +184,82 @@ fn balance(gateway: &Gateway) -> Option<f64> {
     (accepted > 0.0).then_some(accepted - ended)
 }
 
-#[allow(clippy::print_stdout, reason = "the figures of a run")]
-fn check(devices: &Devices, broker: &Recorder, history: &History, served: &[u64]) {
-    let came = by_point(broker);
-    let (mut lost, mut twice) = (0, 0);
+/// How many never came; each must have been served right before a kill.
+fn check_complete<T>(devices: &Devices, came: &Came<T>, history: &History, served: &[u64]) -> u64 {
+    let mut lost = 0;
     for (at, simulated) in devices.list.iter().enumerate() {
         for point in POINTS {
             let list = &came[&(format!("d{at}"), point.to_owned())];
-            let mut first: BTreeMap<u64, Instant> = BTreeMap::new();
-            let (mut newest, mut image) = (0, None);
-            for (number, arrived) in list {
-                if let Some(before) = first.get(number).copied() {
-                    let between = |from: Instant| {
-                        history.interruptions.iter().any(|(begin, end)| from <= *end && *begin <= *arrived)
-                    };
-                    if between(before) {
-                        twice += 1;
-                    } else {
-                        // The latest state, once more behind the backlog.
-                        assert_eq!(*number, newest, "d{at}/{point}: came twice without an interruption");
-                        let again = image.replace(*arrived).is_some_and(|image| !between(image));
-                        assert!(!again, "d{at}/{point}: a second image after one interruption, {number}");
-                    }
-                } else {
-                    first.insert(*number, *arrived);
-                    assert!(*number > newest, "d{at}/{point}: {number} came first after {newest}");
-                    newest = *number;
-                }
-            }
+            let there: BTreeSet<u64> = list.iter().map(|(number, _)| *number).collect();
             let polls =
                 (1..=served[at]).filter(|number| simulated.seen.registers(*number) == Some(REGISTERS));
-            for number in polls.filter(|number| !first.contains_key(number)) {
+            for number in polls.filter(|number| !there.contains(number)) {
                 lost += 1;
                 let time = simulated.seen.time(number).unwrap();
                 let near = history.kills.iter().any(|kill| time + UNSAFE > *kill && time < *kill + KILLING);
-                let last = history.kills.iter().rfind(|kill| **kill > time).map(|kill| *kill - time);
+                let next = history.kills.iter().find(|kill| **kill > time).map(|kill| *kill - time);
                 assert!(
                     near,
-                    "d{at}/{point}: {number} never came; it was served {last:?} before the next kill"
+                    "d{at}/{point}: {number} never came; it was served {next:?} before the next kill"
                 );
             }
         }
     }
+    lost
+}
+
+/// A time that may be unknown.
+trait Arrival: Copy {
+    /// Whether something lies between two arrivals; unknown = it may.
+    fn between(self, later: Self, interruptions: &[(Instant, Instant)]) -> bool;
+}
+
+impl Arrival for Instant {
+    fn between(self, later: Self, interruptions: &[(Instant, Instant)]) -> bool {
+        interruptions.iter().any(|(begin, end)| self <= *end && *begin <= later)
+    }
+}
+
+impl Arrival for () {
+    fn between(self, (): Self, interruptions: &[(Instant, Instant)]) -> bool {
+        !interruptions.is_empty()
+    }
+}
+
+/// First arrivals in order, second ones only where something came between. How many came twice.
+fn check_order<T: Arrival>(came: &Came<T>, history: &History) -> u64 {
+    let mut twice = 0;
+    for ((device, point), list) in came {
+        let mut first: BTreeMap<u64, T> = BTreeMap::new();
+        let (mut newest, mut image) = (0, None);
+        for (number, arrived) in list {
+            let Some(before) = first.get(number).copied() else {
+                assert!(*number > newest, "{device}/{point}: {number} came first after {newest}");
+                first.insert(*number, *arrived);
+                newest = *number;
+                continue;
+            };
+            if before.between(*arrived, &history.interruptions) {
+                twice += 1;
+                continue;
+            }
+            // The latest state, once more behind the backlog.
+            assert_eq!(*number, newest, "{device}/{point}: came twice without an interruption");
+            let again = image
+                .replace(*arrived)
+                .is_some_and(|image: T| !image.between(*arrived, &history.interruptions));
+            assert!(!again, "{device}/{point}: a second image after one interruption, {number}");
+        }
+    }
+    twice
+}
+
+#[allow(clippy::print_stdout, reason = "the figures of a run")]
+fn report(served: &[u64], lost: u64, twice: u64, history: &History) {
     let total: u64 = served.iter().sum::<u64>() * POINTS.len() as u64;
     println!(
-        "{total} samples served, {lost} lost within {UNSAFE:?} before one of {} kills, {twice} came twice after one of \
-         {} interruptions",
+        "{total} samples served to two sinks, {lost} not delivered, all served within {UNSAFE:?} before one of {} kills; \
+         {twice} came twice after one of {} interruptions",
         history.kills.len(),
         history.interruptions.len()
     );
