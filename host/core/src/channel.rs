@@ -127,6 +127,10 @@ impl Core {
             Owner::Channel(channel) => {
                 self.trial_trouble(self.channels[channel].plugin, reason);
                 self.close_channel(channel, reason);
+                if self.channels[channel].reopen {
+                    // It was the configuration before that was refused.
+                    return self.reopen_later(channel);
+                }
                 for device in self.channels[channel].devices.clone() {
                     self.fail_device(device, reason);
                 }
@@ -134,6 +138,9 @@ impl Core {
             Owner::Sink(sink) => {
                 self.trial_sink_trouble(sink, reason);
                 self.sink_instance_gone(sink, reason);
+                if self.sinks[sink].reopen {
+                    return self.sink_reopen(sink);
+                }
                 self.sink_misconfigured(sink, reason);
             }
         }
@@ -164,7 +171,7 @@ impl Core {
         match owner {
             Owner::Channel(channel) => {
                 self.stop_channel_for(channel, &failure.text);
-                if for_good {
+                if for_good && !self.channels[channel].reopen {
                     for device in self.channels[channel].devices.clone() {
                         self.fail_device(device, &failure.text);
                     }
@@ -172,7 +179,7 @@ impl Core {
             }
             Owner::Sink(sink) => {
                 self.stop_sink_for(sink, &failure.text);
-                if for_good && !self.sinks[sink].ran {
+                if for_good && !self.sinks[sink].ran && !self.sinks[sink].reopen {
                     self.sink_failed(sink, &failure.text);
                 }
             }

@@ -188,6 +188,8 @@ impl Core {
         if old == new {
             return;
         }
+        let switches = |device: &Device| (device.enabled, device.maintenance, device.paused);
+        let switched = switches(&old) != switches(&new) || old.active != new.active;
         let (attach, integrity) = (attach_differs(&old, &new), old.integrity != new.integrity);
         self.overrule_switches(&old, &new, touched);
         if old.active != new.active {
@@ -207,7 +209,7 @@ impl Core {
         } else if bind {
             self.bind_anew(id, &new_groups);
         }
-        if attach || bind {
+        if attach || bind || switched {
             touched.devices.push(id);
         }
         self.judge_switches(id);
