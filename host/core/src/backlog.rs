@@ -17,7 +17,7 @@ use crate::{
     Core, Output,
     arena::{Id, SinkId},
     books::Drop,
-    journal::{Loaded, Name, Row},
+    journal::{Ledger, Loaded, Name, Row},
     journaling::{Journal, Loading, MAX_SETTLED, record_of},
     model::Order,
     output::LogLevel,
@@ -135,6 +135,17 @@ impl Sink {
         }
     }
 
+    /// What could not be read back has ended by age or size: no attempt follows that would say so.
+    fn nothing_to_read(&mut self) {
+        let Some(journal) = self.journal.as_mut().filter(|journal| journal.load_failures > 0) else { return };
+        if journal.aside.is_empty() {
+            journal.load_failures = 0;
+            if journal.failures == 0 {
+                journal.reason.clear();
+            }
+        }
+    }
+
     /// Closes the gap when everything beyond it is in memory.
     pub(crate) fn close_gap(&mut self) {
         let Some(journal) = &self.journal else { return };
@@ -143,6 +154,7 @@ impl Sink {
         let fits = live_from != u64::MAX || self.queue.pending() < self.limits.window.max(1);
         if !self.queue.is_whole() && all && fits {
             self.queue.set_reach(u64::MAX);
+            self.nothing_to_read();
         }
     }
 
@@ -251,6 +263,24 @@ impl Sink {
         self.close_gap();
     }
 
+    /// Refused records that wait again. Those in the gap, and of a device from where it was set aside, are read back in
+    /// their turn.
+    fn take_again(&mut self, rows: Vec<Vec<(u64, Record)>>) {
+        let Some(journal) = &self.journal else { return };
+        let gap = self.queue.reach()..self.queue.live_from();
+        for (number, mut record) in rows.into_iter().flatten() {
+            self.queue.forget_end(number);
+            // It comes behind newer ones: the latest state of its point is sent after it.
+            self.echo.extend(self.slot_of.get(&record.sample.point));
+            let elsewhere = journal.aside.get(&record.device).is_some_and(|from| number >= *from);
+            if number < journal.committed && !gap.contains(&number) && !elsewhere {
+                record.end = true;
+                self.queue.take_back(vec![(number, record)]);
+            }
+        }
+        self.queue.rewind();
+    }
+
     /// Records of a device below `next` that were set aside are in memory again.
     fn caught_up(&mut self, device: u32, next: u64) {
         // The rest comes with what is read back for all, unless that ends where the live records begin.
@@ -307,6 +337,21 @@ impl Core {
             }
             Err(text) => self.load_failed(sink, &text),
         }
+        self.mark_sink(sink);
+    }
+
+    /// Refused records wait in the file again: what would not be read back by itself takes its place in memory. The
+    /// answer to a transaction that is on its way brings its own figures later, because the file works in order.
+    pub(crate) fn journal_again(&mut self, sink: usize, ledger: Ledger, again: Loaded) {
+        let Some(sink) = self.sinks.at(sink) else { return };
+        let Some(journal) = self.sinks[sink].journal.as_mut().filter(|journal| journal.is_open()) else {
+            return;
+        };
+        journal.set_ledger(ledger);
+        let new = self.learn_names(sink, again.names);
+        let rows = again.rows.into_iter().map(|row| self.row_of(sink, row)).collect();
+        self.sinks[sink].take_again(rows);
+        self.announce(sink, &new);
         self.mark_sink(sink);
     }
 

@@ -3,7 +3,7 @@
 use busbar_contract::{Action, Describe, Endpoint, Event, Malformed, Origin, Samples, Value};
 use serde_json::Value as Json;
 
-use crate::journal::{Committed, Loaded, NotCommitted, Recovered};
+use crate::journal::{Committed, Ledger, Loaded, NotCommitted, Recovered};
 
 /// The two clocks, read by the edge before each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,6 +121,15 @@ pub enum Input {
         sink: usize,
         /// The text is for the operator.
         result: Result<Loaded, String>,
+    },
+    /// An operator wanted refused records tried again: they wait in the file again, under their numbers.
+    JournalAgain {
+        /// Index into [`crate::model::Site::sinks`].
+        sink: usize,
+        /// Figures after that, on disk.
+        ledger: Ledger,
+        /// The records.
+        again: Loaded,
     },
     /// State of the kernel's clock.
     Clock {

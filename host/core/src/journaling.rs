@@ -317,6 +317,11 @@ impl Journal {
         self.ledger.parked.values().sum::<u64>() + more
     }
 
+    /// An operator moved records within the file.
+    pub(crate) fn set_ledger(&mut self, ledger: Ledger) {
+        self.ledger = ledger;
+    }
+
     /// Records of the ledger in the file.
     pub(crate) const fn pending_on_disk(&self) -> u64 {
         self.ledger.pending

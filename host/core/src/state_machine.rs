@@ -190,6 +190,7 @@ impl Core {
             Input::JournalOpened { sink, result } => self.journal_opened(sink, result),
             Input::Journaled { sink, number, result } => self.journaled(sink, number, result),
             Input::JournalLoaded { sink, result } => self.journal_loaded(sink, result),
+            Input::JournalAgain { sink, ledger, again } => self.journal_again(sink, ledger, again),
             Input::Clock { synchronised } => self.clock_state(synchronised),
             Input::Operator(operator) => self.operator(operator),
             Input::Version { plugin, of, isolation } => self.add_version(plugin, of, isolation),

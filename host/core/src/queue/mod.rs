@@ -488,6 +488,16 @@ impl Queue {
         self.entries.extend(rest);
     }
 
+    /// A record that had ended waits again: the place that it left here is free.
+    pub(crate) fn forget_end(&mut self, number: u64) {
+        let Some(at) = self.find(number) else { return };
+        if let Some(entry) = self.entries.get(at).filter(|entry| entry.status == Status::Settled) {
+            self.settled -= 1;
+            self.bytes -= entry.record.cost();
+            self.entries.remove(at);
+        }
+    }
+
     /// The file is open, and the numbers go on where its numbers end: `from` becomes `to`.
     pub(crate) fn renumber(&mut self, from: u64, to: u64) {
         let renumbered = |number: u64| number.saturating_sub(from).saturating_add(to);

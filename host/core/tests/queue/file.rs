@@ -33,7 +33,7 @@ pub(crate) enum Fate {
 pub(crate) struct File {
     next: u64,
     waiting: BTreeMap<u64, Stored>,
-    parked: BTreeMap<u64, String>,
+    parked: BTreeMap<u64, (String, Stored)>,
     ledger: Ledger,
     dictionary: BTreeMap<Name, u32>,
     /// What this run introduced, and what it was told.
@@ -41,6 +41,8 @@ pub(crate) struct File {
     told: BTreeSet<u32>,
     /// Value behind every number ever written.
     numbers: BTreeMap<u64, u64>,
+    /// In this run.
+    is_open: bool,
     /// By value.
     pub(crate) fates: BTreeMap<u64, Fate>,
     pub(crate) max_records: usize,
@@ -59,6 +61,7 @@ impl File {
 
     /// A new run; the one before ended at `ended_ns` of its clock.
     pub(crate) fn crash(&mut self, ended_ns: u64) {
+        self.is_open = false;
         self.introduced.clear();
         self.told.clear();
         self.before_ns += ended_ns as i64;
@@ -78,6 +81,7 @@ impl File {
     }
 
     pub(crate) fn open(&mut self) -> Recovered {
+        self.is_open = true;
         Recovered {
             next: self.next,
             oldest: self.oldest(),
@@ -179,7 +183,7 @@ impl File {
             }
             End::Parked(reason) => {
                 *self.ledger.parked.entry(reason.clone()).or_default() += 1;
-                self.parked.insert(number, reason.clone());
+                self.parked.insert(number, (reason.clone(), stored.clone()));
                 Fate::Parked
             }
             End::Dropped(reason) => {
@@ -190,6 +194,34 @@ impl File {
         if is_tracked(stored.entry.sample.flags) {
             self.fates.insert(stored.entry.sample.bits, fate);
         }
+    }
+
+    /// An operator wants refused records tried again: every other one.
+    pub(crate) fn again(&mut self) -> Option<(Ledger, Loaded)> {
+        if !self.is_open {
+            return None;
+        }
+        let numbers: Vec<u64> = self.parked.keys().step_by(2).copied().collect();
+        let mut again = Loaded { from: *numbers.first()?, next: self.next, ..Loaded::default() };
+        for number in numbers {
+            let Some((reason, stored)) = self.parked.remove(&number) else { continue };
+            if let Some(count) = self.ledger.parked.get_mut(&reason) {
+                *count -= 1;
+            }
+            self.ledger.pending += 1;
+            if is_tracked(stored.entry.sample.flags) {
+                self.fates.insert(stored.entry.sample.bits, Fate::Waiting);
+            }
+            self.waiting.insert(number, stored);
+            let loaded = self.load(number, 1);
+            again.names.extend(loaded.names);
+            let of_row = loaded.rows.into_iter().map(|row| Row {
+                entries: row.entries.into_iter().filter(|entry| entry.number == number).collect(),
+                ..row
+            });
+            again.rows.extend(of_row);
+        }
+        Some((self.ledger.clone(), again))
     }
 
     fn enforce(&mut self, now_ns: u64) {

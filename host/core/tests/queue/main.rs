@@ -56,6 +56,7 @@ fn run_many(first: u64) {
     println!("{total:?}");
     // A world in which nothing happens proves nothing.
     assert!(total.crashes > 100 && total.loads > 100 && total.ghosts > 10 && total.parked > 10, "{total:?}");
+    assert!(total.again > 10, "{total:?}");
     assert!(total.failed_transactions > 100 && total.dropped_by_file > 10, "{total:?}");
     assert!(total.duplicates > 10 && total.retries > 100 && total.refused_records > 10, "{total:?}");
     assert!(total.tokens_ok > 10 && total.tokens_failed > 10 && total.stops > 10, "{total:?}");

@@ -42,7 +42,12 @@ enum Happening {
 enum Job {
     Open,
     Write(Box<Transaction>),
-    Load { from: u64, records: usize },
+    Load {
+        from: u64,
+        records: usize,
+    },
+    /// An operator wants refused records tried again.
+    Again,
 }
 
 /// The writer of one file.
@@ -66,6 +71,7 @@ pub(crate) struct Stats {
     pub(crate) failed_transactions: u64,
     pub(crate) dropped_by_file: u64,
     pub(crate) parked: u64,
+    pub(crate) again: u64,
     pub(crate) retries: u64,
     pub(crate) duplicates: u64,
     pub(crate) ghosts: u64,
@@ -83,7 +89,7 @@ impl Stats {
         }
     }
 
-    fn all(&mut self) -> [&mut u64; 17] {
+    fn all(&mut self) -> [&mut u64; 18] {
         [
             &mut self.steps,
             &mut self.measured,
@@ -94,6 +100,7 @@ impl Stats {
             &mut self.failed_transactions,
             &mut self.dropped_by_file,
             &mut self.parked,
+            &mut self.again,
             &mut self.retries,
             &mut self.duplicates,
             &mut self.ghosts,
@@ -511,8 +518,21 @@ impl World {
                 };
                 Input::JournalLoaded { sink, result }
             }
+            Job::Again => {
+                let Some((ledger, again)) = writer.file.again() else { return self.next_job(sink) };
+                self.stats.again += again.rows.len() as u64;
+                // The far side hears of them once more, as somebody wished.
+                for entry in again.rows.iter().flat_map(|row| &row.entries) {
+                    self.fars[sink].known.remove(&entry.sample.bits);
+                }
+                Input::JournalAgain { sink, ledger, again }
+            }
         };
         self.step(input);
+        self.next_job(sink);
+    }
+
+    fn next_job(&mut self, sink: usize) {
         if !self.writers[sink].jobs.is_empty() {
             self.begin_job(sink);
         }
@@ -604,7 +624,8 @@ impl World {
         let at = self.now.mono_ns + self.rng.range(50, 700) * MS;
         self.at(at, Happening::Chaos);
         let sink = self.rng.below(self.site.sinks.len() as u64) as usize;
-        match self.rng.below(20) {
+        match self.rng.below(21) {
+            20 => self.job(sink, Job::Again),
             0..=6 => self.far_mood(sink),
             7 | 8 => self.disconnect(sink),
             9..=11 => self.file_mood(sink),
