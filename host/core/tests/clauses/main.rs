@@ -10,6 +10,9 @@
 mod bench;
 mod commands;
 mod devices;
+mod durable;
 mod edges;
+#[path = "../queue/file.rs"]
+mod file;
 mod operators;
 mod sinks;
