@@ -18,10 +18,11 @@ use crate::{
     arena::{Id, SinkId},
     books::Drop,
     journal::{Ledger, Loaded, Name, Row},
-    journaling::{Journal, Loading, MAX_SETTLED, record_of},
+    journaling::{Journal, Loading, MAX_SETTLED},
     model::Order,
     output::LogLevel,
     queue::Record,
+    rows::{Known, record_of},
     sink::Sink,
     time::SECOND,
 };
@@ -405,7 +406,7 @@ impl Core {
             .collect()
     }
 
-    fn dictionary_entry(&mut self, sink: SinkId, entry: u32) -> crate::journaling::Known {
+    fn dictionary_entry(&mut self, sink: SinkId, entry: u32) -> Known {
         let journal = self.sinks[sink].journal.as_ref();
         if let Some(known) = journal.and_then(|journal| journal.dictionary.get(&entry)) {
             return *known;
@@ -422,7 +423,7 @@ impl Core {
         }
         let journal = self.sinks[sink].journal.as_ref();
         let known = journal.and_then(|journal| journal.dictionary.get(&entry)).copied();
-        known.unwrap_or(crate::journaling::Known { point: u32::MAX, device: u32::MAX })
+        known.unwrap_or(Known { point: u32::MAX, device: u32::MAX })
     }
 
     fn load_failed(&mut self, sink: SinkId, text: &str) {
