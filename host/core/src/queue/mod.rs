@@ -207,6 +207,11 @@ impl Queue {
         self.live_from
     }
 
+    /// Records below this number are the backlog.
+    pub(crate) const fn replay_below(&self) -> u64 {
+        self.replay_below
+    }
+
     /// Live records go at once from `number` on; what is older is the backlog.
     pub(crate) const fn set_live_from(&mut self, number: u64) {
         self.live_from = number;

@@ -83,6 +83,18 @@ impl Desk {
         desk
     }
 
+    /// The sink opens and connects; the driver says nothing.
+    fn bring_up_sink(&mut self) {
+        self.bench.event(1, self.sink, 0, Event::Opened);
+        for _ in 0..3 {
+            let requests = self.bench.requests();
+            for (instance, request, _) in requests.into_iter().filter(|(instance, ..)| *instance == self.sink)
+            {
+                self.bench.done(1, instance, request);
+            }
+        }
+    }
+
     /// The file answers everything that is asked of it.
     fn serve(&mut self) {
         loop {
@@ -384,21 +396,44 @@ fn an_outage_of_any_length_takes_one_window_of_memory_and_replays_completely() {
 
 #[test]
 fn after_a_start_the_backlog_comes_first_as_replay_and_the_image_behind_it() {
-    let mut desk = Desk::running(plant(1, Queue::default()));
+    let mut desk = Desk::running(plant(2, Queue::default()));
     desk.down();
     for _ in 0..5 {
         desk.measure(&[0]);
     }
     desk.pass(100);
-    let mut desk = desk.restart(plant(1, Queue::default()));
+    let mut desk = desk.restart(plant(2, Queue::default()));
+    desk.bring_up_sink();
+    desk.pass(100);
+    let records = desk.bench.records();
+    let seen: Vec<(u32, u32, u64)> =
+        records.iter().map(|record| (record.0 & !batch::TIMES, record.1, record.2)).collect();
+    let backlog: Vec<_> = (1..=5).map(|value| (batch::REPLAY, 0, value)).collect();
+    let image: Vec<_> = (0..4).map(|point| (batch::SNAPSHOT, point, 0)).collect();
+    assert_eq!(seen, [backlog, image].concat());
+}
+
+#[test]
+fn the_image_says_nothing_twice() {
+    let mut desk = Desk::running(plant(2, Queue::default()));
+    desk.down();
+    desk.up();
+    let image = desk.bench.records().len();
+    desk.down();
+    desk.file.full = true;
+    desk.bench.out.clear();
+    let mut desk = desk.restart(plant(2, Queue::default()));
     desk.bench.bring_up();
     desk.pass(100);
-    assert_eq!(desk.ledger().pending, 5 + desk.bench.core.points(None).count() as u64, "and the first reads");
-    let records = desk.bench.records();
-    let flags: Vec<u32> = records.iter().map(|record| record.0 & !(batch::TIMES | batch::RESYNC)).collect();
-    let image = flags.iter().position(|flags| *flags == batch::SNAPSHOT).unwrap();
-    assert!(flags[..image].iter().all(|flags| *flags == batch::REPLAY), "{flags:?}");
-    assert_eq!(records[..5].iter().map(|record| record.2).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    let points: Vec<u32> = desk.bench.records().iter().map(|record| record.1).collect();
+    let mut once = points.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(
+        (image, once.len(), points.len()),
+        (4, 4, 4),
+        "read on this connection, not shown again: {points:?}"
+    );
 }
 
 #[test]
