@@ -49,6 +49,11 @@ impl Journal {
         self.gathered.accepted + self.offered.as_ref().map_or(0, |offered| offered.content.accepted)
     }
 
+    /// Records that have not ended and are not on disk.
+    pub(crate) fn records_at_risk(&self) -> u64 {
+        self.pending().saturating_sub(self.ledger.pending)
+    }
+
     /// Age of the oldest record on disk, nanoseconds.
     pub(crate) fn oldest_age_ns(&self, now_ns: u64) -> Option<u64> {
         let (age_ns, at_ns) = self.oldest_age_ns;

@@ -110,6 +110,9 @@ pub(crate) struct Journal {
     pub(crate) load_failures: u32,
     /// Devices of which records from this number on are only in the file, because the far side holds them up.
     pub(crate) aside: BTreeMap<u32, u64>,
+    /// The one of them that is read back next, and when that is looked at again.
+    pub(crate) through: Option<(u32, u64)>,
+    pub(crate) look_at_ns: u64,
     /// The file is not there (yet), and what is in memory is delivered all the same.
     pub(crate) meanwhile: bool,
     /// Next attempt to open, or the end of waiting for the file.
@@ -151,6 +154,8 @@ impl Journal {
             load_at_ns: 0,
             load_failures: 0,
             aside: BTreeMap::new(),
+            through: None,
+            look_at_ns: 0,
             meanwhile: false,
             wake_ns: 0,
             attempts: 0,

@@ -708,6 +708,10 @@ fn an_orderly_stop_waits_for_the_last_transaction_and_not_for_ever() {
         assert!(!desk.bench.core.is_stopped(), "its last records are not on disk");
         if disk_hangs {
             desk.bench.pass(3100);
+            let said = desk.bench.out.iter().any(
+                |output| matches!(output, Output::Log(line) if line.message.contains("lost with this stop")),
+            );
+            assert!(said);
         } else {
             desk.serve();
             assert!(desk.file.ledger().pending >= 1, "{:?}", desk.file.ledger());
