@@ -18,10 +18,11 @@ use crate::{
     arena::{Id, SinkId},
     books::Drop,
     journal::{Ledger, Loaded, Name, Row},
-    journaling::{Journal, Loading, MAX_SETTLED, record_of},
+    journaling::{Journal, Loading, MAX_SETTLED},
     model::Order,
     output::LogLevel,
     queue::Record,
+    rows::{Known, record_of},
     sink::Sink,
     time::SECOND,
 };
@@ -37,6 +38,8 @@ const MAX_WITHOUT_FILE: u64 = 16 << 20;
 /// Most records, and bytes, read back at once.
 const LOAD_RECORDS: usize = 5_000;
 const LOAD_BYTES: usize = 4 << 20;
+/// How often the window is walked for devices that are held up.
+const LOOK_NS: u64 = SECOND / 50;
 /// Pauses after a failed reading: the first, the longest.
 const LOAD_PAUSE_NS: u64 = SECOND / 2;
 const MAX_LOAD_PAUSE_NS: u64 = 30 * SECOND;
@@ -69,7 +72,7 @@ impl Sink {
             if self.queue.is_whole() {
                 self.queue.set_reach(self.queue.next_number());
             }
-        } else if self.queue.live_len() >= (window / 2).max(1) {
+        } else if self.queue.live_len() >= (window / 2).max(1) || self.queue.bytes() >= MAX_WINDOW_BYTES {
             self.live_becomes_backlog();
         }
         let most = 2 * window + GATHER * self.limits.flush_records.max(1);
@@ -158,11 +161,26 @@ impl Sink {
         }
     }
 
+    /// Walks the window for devices that are held up, not at every step.
+    fn look_at_held(&mut self, now_ns: u64) {
+        let Some(journal) = &mut self.journal else { return };
+        let quiet = self.held.is_empty() && journal.aside.is_empty();
+        if quiet || !journal.is_open() || now_ns < journal.look_at_ns {
+            return;
+        }
+        journal.look_at_ns = now_ns + LOOK_NS;
+        self.set_aside();
+        let through = self.journal.as_ref().and_then(|journal| self.through(journal));
+        if let Some(journal) = &mut self.journal {
+            journal.through = through;
+        }
+    }
+
     /// Devices that are held up and take more than their share of a window that is nearly full.
     pub(crate) fn set_aside(&mut self) {
         let Some(journal) = &mut self.journal else { return };
         let window = self.limits.window.max(1);
-        if self.held.is_empty() || !journal.is_open() || self.queue.pending() < window / 4 * 3 {
+        if self.held.is_empty() || self.queue.pending() < window / 4 * 3 {
             return;
         }
         let share = (window / 4 / self.held.len()).max(1);
@@ -196,7 +214,7 @@ impl Sink {
             return None;
         }
         let window = self.limits.window.max(1);
-        if let Some((device, from)) = self.through(journal) {
+        if let Some((device, from)) = journal.through {
             let records = (window / 4 / self.held.len().max(1)).clamp(1, LOAD_RECORDS);
             return Some((Loading { from, device: Some(device) }, records));
         }
@@ -206,7 +224,7 @@ impl Sink {
         let live = self.queue.live_from() != u64::MAX;
         let target = if live { (window / 2).max(1) } else { window };
         let here = self.queue.len_below(self.queue.reach().min(self.queue.live_from()));
-        let wanted = here < target.div_ceil(2);
+        let wanted = here < target.div_ceil(2) && self.queue.bytes() < MAX_WINDOW_BYTES / 2;
         let records = target.saturating_sub(here).min(LOAD_RECORDS);
         wanted.then_some((Loading { from: self.queue.reach(), device: None }, records))
     }
@@ -283,6 +301,9 @@ impl Sink {
 
     /// Records of a device below `next` that were set aside are in memory again.
     fn caught_up(&mut self, device: u32, next: u64) {
+        if let Some(journal) = &mut self.journal {
+            journal.through = None;
+        }
         // The rest comes with what is read back for all, unless that ends where the live records begin.
         let live = self.queue.live_from() != u64::MAX;
         let reach = if live { u64::MAX } else { self.queue.reach() };
@@ -303,7 +324,7 @@ impl Core {
         let now_ns = self.now.mono_ns;
         let state = &mut self.sinks[sink];
         state.close_gap();
-        state.set_aside();
+        state.look_at_held(now_ns);
         let Some((loading, records)) = state.wanted() else { return };
         let Some(journal) = state.journal.as_mut().filter(|journal| journal.load_at_ns <= now_ns) else {
             return;
@@ -405,7 +426,7 @@ impl Core {
             .collect()
     }
 
-    fn dictionary_entry(&mut self, sink: SinkId, entry: u32) -> crate::journaling::Known {
+    fn dictionary_entry(&mut self, sink: SinkId, entry: u32) -> Known {
         let journal = self.sinks[sink].journal.as_ref();
         if let Some(known) = journal.and_then(|journal| journal.dictionary.get(&entry)) {
             return *known;
@@ -422,7 +443,7 @@ impl Core {
         }
         let journal = self.sinks[sink].journal.as_ref();
         let known = journal.and_then(|journal| journal.dictionary.get(&entry)).copied();
-        known.unwrap_or(crate::journaling::Known { point: u32::MAX, device: u32::MAX })
+        known.unwrap_or(Known { point: u32::MAX, device: u32::MAX })
     }
 
     fn load_failed(&mut self, sink: SinkId, text: &str) {

@@ -1,11 +1,11 @@
 //! Commit tokens (SEMANTICS 7): a batch pushed with a token is answered COMMITTED(ok) once every durable sink that took
 //! records of it "has it", else COMMITTED(not ok). Only then does the driver advance its watermark.
 //!
-//! What "has it" means here: the queue in memory is no disk, so being queued is not enough. A record counts when the far
-//! side confirmed it; that is more than being on disk, and it is what a record confirmed before its commit counts as. A
-//! record that is dropped or refused makes the whole batch not ok. Where no durable sink takes anything of a batch there
-//! is nothing to wait for. Tokens of one device are answered in order; what is unanswered when the session or the
-//! instance ends was not committed.
+//! What "has it" means. A queue on disk: the transaction with the record is committed, or the far side confirmed it before;
+//! a record that the far side refused counts when its row is on disk. A durable sink whose queue is in memory: the far side
+//! confirmed it, because memory is no disk. A record that is dropped before that, or refused without being kept, makes the
+//! whole batch not ok. Where no durable sink takes anything of a batch there is nothing to wait for. Tokens of one device
+//! are answered in order; what is unanswered when the session or the instance ends was not committed.
 
 use busbar_contract::{Request, request::Committed};
 

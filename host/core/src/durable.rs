@@ -15,10 +15,11 @@ use crate::{
     backoff,
     device::clipped,
     journal::{Committed, Name, NotCommitted, Recovered},
-    journaling::{COUNTERS_NS, Phase, rows},
+    journaling::{COUNTERS_NS, Journal, Phase},
     model::Backoff,
     output::LogLevel,
     queue::Record,
+    rows::rows,
     sink::{Sink, SinkPhase},
     time::{MS, SECOND, ns},
     timers::Timer,
@@ -285,6 +286,9 @@ impl Core {
         let now_ns = self.now.mono_ns;
         if self.journals_until_ns.is_none() {
             self.journals_until_ns = Some(self.timers.arm(now_ns + LAST_NS, Timer::Drain));
+            self.say_what_is_lost(|journal| journal.phase == Phase::Closed);
+        } else if self.journals_until_ns.is_some_and(|until_ns| now_ns >= until_ns) {
+            return self.say_what_is_lost(|journal| journal.phase != Phase::Closed);
         }
         for sink in self.sinks.ids() {
             let due = self.sinks[sink].journal.as_ref().is_some_and(|journal| {
@@ -292,6 +296,25 @@ impl Core {
             });
             if due {
                 self.offer(sink, true);
+            }
+        }
+    }
+
+    /// The end has come, and not everything is on disk.
+    fn say_what_is_lost(&mut self, which: impl Fn(&Journal) -> bool) {
+        for sink in self.sinks.ids() {
+            let journal = self.sinks[sink].journal.as_ref().filter(|journal| which(journal));
+            let count = journal.map_or(0, |journal| journal.records_at_risk());
+            if count > 0 {
+                let fields = vec![(
+                    "sink",
+                    self.site
+                        .sinks
+                        .get(sink.number() as usize)
+                        .map_or_else(String::new, |config| config.name.clone()),
+                )];
+                let text = format!("{count} records are in memory only and are lost with this stop");
+                self.log(LogLevel::Error, ("queue lost", u64::from(sink.number())), fields, text);
             }
         }
     }
@@ -356,7 +379,8 @@ impl Sink {
         let load = (journal.load_at_ns > now_ns).then_some(journal.load_at_ns);
         let paced = (self.paced_until_ns > now_ns).then_some(self.paced_until_ns);
         let part = self.has_part_due().then_some(now_ns + 1);
-        [flush, wake, load, paced, part].into_iter().flatten().min()
+        let look = (!journal.aside.is_empty()).then_some(journal.look_at_ns);
+        [flush, wake, load, paced, part, look].into_iter().flatten().min()
     }
 
     /// The file is open: numbers and figures are its own from now on.

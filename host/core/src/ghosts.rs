@@ -17,8 +17,8 @@ use crate::{
     Core,
     arena::{DeviceId, Id, PointId, SinkId},
     journal::Name,
-    journaling::Known,
     request::LOCAL_DEADLINE_NS,
+    rows::Known,
     sink::SinkPhase,
     state::Work,
 };

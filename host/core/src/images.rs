@@ -6,7 +6,8 @@
 //! With a queue on disk they are transient: they have numbers, but they are in no ledger and never written, because a
 //! restart makes them anew; so the equation of the ledger never speaks of a record that a crash takes away. The snapshot
 //! comes when nothing is missing in memory any more, that is behind the backlog (with `live-first`: at once, as live), in
-//! parts that leave room in the window. The end of the connection voids what is left of it.
+//! parts that leave room in the window. It leaves out points of which a live record was or will be delivered on this
+//! connection anyway. The end of the connection voids what is left of it.
 
 use busbar_contract::{Cause, batch};
 
@@ -80,7 +81,9 @@ impl Core {
             let end = at.saturating_add(room as u32).min(state.routed.len() as u32);
             state.image_at = (end < state.routed.len() as u32).then_some(end);
             for slot in at..end {
-                self.send_state(sink, slot, batch::SNAPSHOT as u8);
+                if !self.sinks[sink].tells_by_itself(slot) {
+                    self.send_state(sink, slot, batch::SNAPSHOT as u8);
+                }
             }
             self.sinks[sink].queue.end_of_poll();
         } else if self.sinks[sink].is_replayed() {
@@ -125,7 +128,8 @@ impl Sink {
     /// Records of an image that may be made now.
     fn room_for_images(&self) -> usize {
         let waits = self.image_at.is_some() || !self.echo.is_empty();
-        if self.journal.is_none() || !self.is_up() || !waits {
+        let ready = self.journal.as_ref().is_some_and(|journal| journal.is_ready());
+        if !ready || !self.is_up() || !waits {
             return 0;
         }
         let half = (self.limits.window / 2).max(1);
@@ -138,6 +142,11 @@ impl Sink {
             0
         };
         room.min(MAX_PART)
+    }
+
+    /// A live record of the point was or will be delivered on this connection: an image would say it twice.
+    fn tells_by_itself(&self, slot: u32) -> bool {
+        self.newest.get(slot as usize).is_some_and(|newest| *newest >= self.queue.replay_below())
     }
 
     /// A part of an image, or a latest state, can be made now.

@@ -7,7 +7,7 @@ use crate::{
     Core,
     arena::{Id, PointId, SinkId},
     books::Drop,
-    journaling::add,
+    gathered::add,
     model,
     state::{ChannelPhase, Phase, PluginStatus},
     view::{DeviceView, Ledger, PluginState, PluginView, PointView, SinkView},

@@ -10,7 +10,11 @@
 mod bench;
 mod commands;
 mod devices;
+mod durable;
 mod edges;
+#[path = "../queue/file.rs"]
+#[allow(dead_code, reason = "what the simulation of queues on disk needs more of it")]
+mod file;
 mod operators;
 mod reload;
 mod sinks;

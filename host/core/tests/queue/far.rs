@@ -118,6 +118,11 @@ impl Far {
         if list.replace {
             self.points.clear();
         }
+        for point in &list.removed {
+            if self.points.remove(point).is_none() {
+                return Err(format!("point {point} is removed and was never told"));
+            }
+        }
         for point in &list.points {
             if point.point >= 1 << 31 {
                 self.ghosts += 1;

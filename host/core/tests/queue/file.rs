@@ -260,7 +260,9 @@ impl File {
             {
                 names.push((entry, name.clone()));
             }
-            rows.last_mut().expect("a row").entries.push(stored.entry.clone());
+            if let Some(row) = rows.last_mut() {
+                row.entries.push(stored.entry.clone());
+            }
         }
         Loaded { from, rows, names, next }
     }

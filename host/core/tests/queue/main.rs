@@ -13,17 +13,21 @@
     reason = "a test: the numbers are the model's own, and a wrong one must fail loudly"
 )]
 
+mod chaos;
 mod checks;
+mod edges;
 mod far;
 mod file;
 #[path = "../simulation/rng.rs"]
 mod rng;
 mod site;
+mod stats;
 mod world;
 
 use std::fmt::Write;
 
-use world::{Stats, World};
+use stats::Stats;
+use world::World;
 
 /// Histories per test when nothing else is asked.
 const HISTORIES: u64 = 600;

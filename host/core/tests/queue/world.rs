@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use busbar_contract::{
-    Cause, Endpoint, Event, Flags, Quality, Request, Samples, Value, batch,
-    describe::PluginKind,
-    event::{BoundGroup, Done, Heartbeat, State},
+    Cause, Endpoint, Event, Flags, Quality, Samples, Value, describe::PluginKind, event::Heartbeat,
 };
 use busbar_core::{
-    Core, Input, Now, Output, Switches,
+    Core, Input, Now, Switches,
     input::{PluginReady, Push},
     journal::{Name, Transaction},
     model::{Order, Site},
@@ -16,9 +14,10 @@ use busbar_core::{
 
 use crate::{
     far::{Answer, Far, Mood},
-    file::{Fate, File},
+    file::File,
     rng::Rng,
     site,
+    stats::Stats,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -27,9 +26,12 @@ pub(crate) const SECOND: u64 = 1000 * MS;
 const CHAOS_NS: u64 = 10 * SECOND;
 /// How long recovery may take.
 const RECOVERY_NS: u64 = 90 * SECOND;
-const TRACE: usize = 100_000;
+/// Steps that are printed when a history fails, unless `BUSBAR_SIM_TRACE` says another number.
+const TRACE: usize = 200;
+/// Characters of one step that are printed.
+const TRACE_WIDTH: usize = 600;
 
-enum Happening {
+pub(crate) enum Happening {
     Input(Box<Input>),
     Answer(usize, u64, Answer),
     /// The writer of a sink's file finished a job.
@@ -39,7 +41,7 @@ enum Happening {
     Beat,
 }
 
-enum Job {
+pub(crate) enum Job {
     Open,
     Write(Box<Transaction>),
     Load {
@@ -53,69 +55,16 @@ enum Job {
 /// The writer of one file.
 pub(crate) struct Writer {
     pub(crate) file: File,
-    jobs: VecDeque<Job>,
-    slow: bool,
-    open_fails: bool,
+    pub(crate) jobs: VecDeque<Job>,
+    pub(crate) slow: bool,
+    pub(crate) open_fails: bool,
     /// Absolute time of the last fault.
     pub(crate) ill_ns: Option<u64>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Stats {
-    pub(crate) steps: u64,
-    pub(crate) measured: u64,
-    pub(crate) crashes: u64,
-    pub(crate) loads: u64,
-    pub(crate) transactions: u64,
-    pub(crate) rows: u64,
-    pub(crate) failed_transactions: u64,
-    pub(crate) dropped_by_file: u64,
-    pub(crate) parked: u64,
-    pub(crate) again: u64,
-    pub(crate) retries: u64,
-    pub(crate) duplicates: u64,
-    pub(crate) ghosts: u64,
-    pub(crate) refused_records: u64,
-    pub(crate) lost_young: u64,
-    pub(crate) tokens_ok: u64,
-    pub(crate) tokens_failed: u64,
-    pub(crate) stops: u64,
-}
-
-impl Stats {
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (to, from) in self.all().into_iter().zip(Self { ..*other }.all()) {
-            *to += *from;
-        }
-    }
-
-    fn all(&mut self) -> [&mut u64; 18] {
-        [
-            &mut self.steps,
-            &mut self.measured,
-            &mut self.crashes,
-            &mut self.loads,
-            &mut self.transactions,
-            &mut self.rows,
-            &mut self.failed_transactions,
-            &mut self.dropped_by_file,
-            &mut self.parked,
-            &mut self.again,
-            &mut self.retries,
-            &mut self.duplicates,
-            &mut self.ghosts,
-            &mut self.refused_records,
-            &mut self.lost_young,
-            &mut self.tokens_ok,
-            &mut self.tokens_failed,
-            &mut self.stops,
-        ]
-    }
-}
-
 pub(crate) struct World {
     pub(crate) rng: Rng,
-    seed: u64,
+    pub(crate) seed: u64,
     pub(crate) core: Core,
     pub(crate) now: Now,
     /// Nanoseconds of the runs before.
@@ -125,18 +74,19 @@ pub(crate) struct World {
     pub(crate) fars: Vec<Far>,
     /// Per sink: what was measured and not lost with the gateway, and when.
     pub(crate) measured: Vec<BTreeMap<u64, u64>>,
-    driver: u64,
-    groups: BTreeMap<u32, Vec<u32>>,
-    connected: Vec<bool>,
+    pub(crate) driver: u64,
+    pub(crate) groups: BTreeMap<u32, Vec<u32>>,
+    pub(crate) connected: Vec<bool>,
     next_value: u64,
     next_token: u32,
-    tokens: BTreeMap<u32, Vec<u64>>,
-    queue: BTreeMap<(u64, u64), Happening>,
+    pub(crate) tokens: BTreeMap<u32, Vec<u64>>,
+    pub(crate) queue: BTreeMap<(u64, u64), Happening>,
     seq: u64,
     pub(crate) healing: bool,
-    busy: bool,
+    pub(crate) busy: bool,
     pub(crate) stats: Stats,
-    tracing: bool,
+    /// Steps that are kept; 0 = none.
+    tracing: usize,
     pub(crate) trace: VecDeque<String>,
     pub(crate) error: Option<String>,
 }
@@ -187,7 +137,7 @@ impl World {
             healing: false,
             busy,
             stats: Stats::default(),
-            tracing,
+            tracing: if tracing { steps_printed() } else { 0 },
             trace: VecDeque::new(),
             error: None,
         };
@@ -195,7 +145,7 @@ impl World {
         world
     }
 
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         for (plugin, kind) in [(0, PluginKind::Driver), (1, PluginKind::Sink)] {
             let endpoints = (0..self.site.devices.len())
                 .filter(|_| plugin == 0)
@@ -218,27 +168,27 @@ impl World {
         self.before_ns + self.now.mono_ns
     }
 
-    fn at(&mut self, at: u64, happening: Happening) {
+    pub(crate) fn at(&mut self, at: u64, happening: Happening) {
         self.seq += 1;
         self.queue.insert((at, self.seq), happening);
     }
 
-    fn input_at(&mut self, at: u64, input: Input) {
+    pub(crate) fn input_at(&mut self, at: u64, input: Input) {
         self.at(at, Happening::Input(Box::new(input)));
     }
 
-    fn event(&mut self, plugin: usize, instance: u64, request: u64, delay_ms: u64, event: Event) {
+    pub(crate) fn event(&mut self, plugin: usize, instance: u64, request: u64, delay_ms: u64, event: Event) {
         let input = Input::Event { plugin, instance, request, event };
         self.input_at(self.now.mono_ns + delay_ms * MS, input);
     }
 
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
-        if self.tracing {
+        if self.tracing > 0 {
             let mut line = format!("{:>9.3} ", self.now.mono_ns as f64 / 1e9);
             line.push_str(&text());
-            line.truncate(line.char_indices().nth(60_000).map_or(line.len(), |(at, _)| at));
+            line.truncate(line.char_indices().nth(TRACE_WIDTH).map_or(line.len(), |(at, _)| at));
             self.trace.push_back(line);
-            if self.trace.len() > TRACE {
+            if self.trace.len() > self.tracing {
                 self.trace.pop_front();
             }
         }
@@ -337,7 +287,7 @@ impl World {
         self.core.step(self.now, input, &mut out);
         self.stats.steps += 1;
         for output in out {
-            if self.tracing {
+            if self.tracing > 0 {
                 self.note(|| format!("   -> {output:?}"));
             }
             if let Err(error) = self.carry_out(output) {
@@ -346,195 +296,6 @@ impl World {
         }
         if let Err(error) = self.check_step() {
             self.error.get_or_insert(error);
-        }
-    }
-
-    fn carry_out(&mut self, output: Output) -> Result<(), String> {
-        match output {
-            Output::Open { plugin, instance, config } => {
-                match &config {
-                    busbar_contract::describe::Open::Sink { name, .. } => {
-                        let sink = self.site.sinks.iter().position(|sink| sink.name == *name).unwrap();
-                        self.fars[sink].opened(instance);
-                    }
-                    busbar_contract::describe::Open::Driver { .. } => self.driver = instance,
-                }
-                self.event(plugin, instance, 0, 3, Event::Opened);
-            }
-            Output::Submit { instance, request, body } if instance == self.driver => {
-                self.driver_asked(instance, request, &body)?;
-            }
-            Output::Submit { instance, request, body } => self.sink_asked(instance, request, &body)?,
-            Output::Deliver { instance, first, flags, samples, .. } => {
-                self.delivered(instance, first, flags, samples)?;
-            }
-            Output::Stop { instance, .. } => {
-                let plugin = usize::from(instance != self.driver);
-                if let Some(far) = self.fars.iter_mut().find(|far| far.instance == instance) {
-                    (far.stopped, far.asked_to_stop) = (true, true);
-                }
-                let delay = self.rng.range(1, 100);
-                self.event(plugin, instance, 0, delay, Event::Stopped);
-            }
-            Output::JournalOpen { sink } => self.job(sink, Job::Open),
-            Output::Journal { sink, transaction } => self.job(sink, Job::Write(transaction)),
-            Output::JournalLoad { sink, from, records, .. } => self.job(sink, Job::Load { from, records }),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn driver_asked(&mut self, instance: u64, request: u64, body: &Request) -> Result<(), String> {
-        match body {
-            Request::Bind(bind) => {
-                for group in &bind.groups {
-                    self.groups.insert(group.group, group.points.clone());
-                }
-                let groups =
-                    bind.groups.iter().map(|group| BoundGroup { group: group.group, exchanges: 1 }).collect();
-                self.event(0, instance, request, 1, Event::Done(Done { groups, ..Done::default() }));
-            }
-            Request::Read(read) => {
-                let mut samples = Samples::default();
-                for point in self.groups[&read.group].clone() {
-                    let value = self.core.points(None).nth(point as usize).map(|view| view.value);
-                    let value = value.filter(|value| *value != Value::None).unwrap_or(Value::Uint(0));
-                    let ts = self.now.wall_ns;
-                    samples.push(point, ts, &value, Quality::GOOD, Flags::new(Cause::Poll, 0));
-                }
-                let push = Push { instance, request, token: 0, flags: batch::LAST, samples };
-                self.input_at(self.now.mono_ns, Input::Push(push));
-            }
-            Request::Connect(of) => {
-                self.connected[of.device.unwrap() as usize] = true;
-                self.event(0, instance, request, 2, Event::Done(Done::default()));
-            }
-            Request::Committed(committed) => self.committed(committed.token, committed.ok)?,
-            Request::Cancel(_) | Request::Answer(_) => {}
-            _ => self.event(0, instance, request, 1, Event::Done(Done::default())),
-        }
-        Ok(())
-    }
-
-    fn sink_asked(&mut self, instance: u64, request: u64, body: &Request) -> Result<(), String> {
-        let Some(sink) = self.fars.iter().position(|far| far.instance == instance) else {
-            return Err(format!("a request to instance {instance}, which is gone"));
-        };
-        self.fars[sink].points(body)?;
-        let delay = self.rng.range(1, 20);
-        let down = self.fars[sink].mood == Mood::Down;
-        let event = match body {
-            Request::Connect(_) if down => Event::Failed(busbar_contract::Failure::new(
-                busbar_contract::FailureKind::Session,
-                "connection refused",
-            )),
-            Request::Points(_) | Request::Connect(_) => Event::Done(Done::default()),
-            _ => return Ok(()),
-        };
-        self.event(1, instance, request, delay, event);
-        Ok(())
-    }
-
-    fn delivered(
-        &mut self,
-        instance: u64,
-        first: u64,
-        flags: u32,
-        mut samples: Samples,
-    ) -> Result<(), String> {
-        let Some(sink) = self.fars.iter().position(|far| far.instance == instance && !far.asked_to_stop)
-        else {
-            return Err(format!("a delivery to instance {instance}, which is gone"));
-        };
-        if self.fars[sink].stopped {
-            // The core does not know yet.
-            return Ok(());
-        }
-        if self.fars[sink].refusing || (self.rng.chance(2) && !self.healing) {
-            self.fars[sink].refusing = true;
-            let input = Input::NotTaken { instance, request: first, delivery: true, code: 2 };
-            self.input_at(self.now.mono_ns, input);
-            return Ok(());
-        }
-        if flags & batch::TIMES != 0 {
-            samples.take_times().map_err(|error| error.to_string())?;
-        }
-        let file = &self.writers[sink].file;
-        let known = |value: u64| file.fates.get(&value) == Some(&Fate::Delivered);
-        let answers =
-            self.fars[sink].deliver(&mut self.rng, self.now.mono_ns, (first, flags), &samples, &known)?;
-        for answer in answers {
-            self.at(answer.at_ns, Happening::Answer(sink, instance, answer));
-        }
-        Ok(())
-    }
-
-    fn job(&mut self, sink: usize, job: Job) {
-        self.writers[sink].jobs.push_back(job);
-        if self.writers[sink].jobs.len() == 1 {
-            self.begin_job(sink);
-        }
-    }
-
-    fn begin_job(&mut self, sink: usize) {
-        let slow = self.writers[sink].slow;
-        let delay = if slow { self.rng.range(200, 3000) } else { self.rng.range(1, 15) };
-        if slow {
-            self.writers[sink].ill_ns = Some(self.absolute_ns() + delay * MS);
-        }
-        self.at(self.now.mono_ns + delay * MS, Happening::Job(sink));
-    }
-
-    fn job_done(&mut self, sink: usize) {
-        let absolute_ns = self.absolute_ns();
-        let writer = &mut self.writers[sink];
-        let Some(job) = writer.jobs.pop_front() else { return };
-        let input = match job {
-            Job::Open if writer.open_fails => {
-                writer.ill_ns = Some(absolute_ns);
-                self.fars[sink].ordered = false;
-                Input::JournalOpened { sink, result: Err("permission denied".into()) }
-            }
-            Job::Open => Input::JournalOpened { sink, result: Ok(writer.file.open()) },
-            Job::Write(transaction) => match writer.file.write(&transaction) {
-                Ok(result) => {
-                    if result.is_err() {
-                        writer.ill_ns = Some(absolute_ns);
-                        self.stats.failed_transactions += 1;
-                    }
-                    Input::Journaled { sink, number: transaction.number, result }
-                }
-                Err(error) => {
-                    self.error.get_or_insert(format!("sink {sink}: {error}"));
-                    return;
-                }
-            },
-            Job::Load { from, records } => {
-                self.stats.loads += 1;
-                let result = if self.rng.chance(3) && !self.healing {
-                    Err("cannot read".to_owned())
-                } else {
-                    Ok(self.writers[sink].file.load(from, records))
-                };
-                Input::JournalLoaded { sink, result }
-            }
-            Job::Again => {
-                let Some((ledger, again)) = writer.file.again() else { return self.next_job(sink) };
-                self.stats.again += again.rows.len() as u64;
-                // The far side hears of them once more, as somebody wished.
-                for entry in again.rows.iter().flat_map(|row| &row.entries) {
-                    self.fars[sink].known.remove(&entry.sample.bits);
-                }
-                Input::JournalAgain { sink, ledger, again }
-            }
-        };
-        self.step(input);
-        self.next_job(sink);
-    }
-
-    fn next_job(&mut self, sink: usize) {
-        if !self.writers[sink].jobs.is_empty() {
-            self.begin_job(sink);
         }
     }
 
@@ -580,7 +341,7 @@ impl World {
         self.step(Input::Push(push));
     }
 
-    fn expect(&mut self, device: usize, point: usize, value: u64) {
+    pub(crate) fn expect(&mut self, device: usize, point: usize, value: u64) {
         let config = &self.site.devices[device];
         let name = Name {
             device: config.name.clone(),
@@ -598,7 +359,7 @@ impl World {
     }
 
     /// A token is answered: positive only when every sink has everything on disk, or confirmed.
-    fn committed(&mut self, token: u32, ok: bool) -> Result<(), String> {
+    pub(crate) fn committed(&mut self, token: u32, ok: bool) -> Result<(), String> {
         let values = self.tokens.remove(&token).ok_or(format!("token {token} is answered twice"))?;
         if !ok {
             self.stats.tokens_failed += 1;
@@ -615,112 +376,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    fn chaos(&mut self) {
-        if self.healing {
-            return;
-        }
-        let at = self.now.mono_ns + self.rng.range(50, 700) * MS;
-        self.at(at, Happening::Chaos);
-        let sink = self.rng.below(self.site.sinks.len() as u64) as usize;
-        match self.rng.below(21) {
-            20 => self.job(sink, Job::Again),
-            0..=6 => self.far_mood(sink),
-            7 | 8 => self.disconnect(sink),
-            9..=11 => self.file_mood(sink),
-            12 => self.instance_dies(sink),
-            13 => self.lose_device(),
-            14 | 15 => self.plugin_fails(),
-            16..=18 => self.crash(),
-            _ => self.busy = !self.busy,
-        }
-    }
-
-    fn far_mood(&mut self, sink: usize) {
-        let device = self.rng.below(self.site.devices.len() as u64);
-        let moods = [
-            Mood::Prompt,
-            Mood::Slow,
-            Mood::Withholds,
-            Mood::Odd,
-            Mood::Odd,
-            Mood::Poison(device),
-            Mood::Down,
-            Mood::Down,
-        ];
-        let mood = *self.rng.pick(&moods);
-        self.note(|| format!("far side {sink} is {mood:?}"));
-        let before = std::mem::replace(&mut self.fars[sink].mood, mood);
-        if mood == Mood::Down || before == Mood::Withholds {
-            self.disconnect(sink);
-        }
-    }
-
-    fn disconnect(&mut self, sink: usize) {
-        let instance = self.fars[sink].instance;
-        if instance != 0 && !self.fars[sink].stopped {
-            let state = State { device: None, up: false, reason: "gone".into() };
-            self.event(1, instance, 0, 1, Event::State(state));
-        }
-    }
-
-    fn file_mood(&mut self, sink: usize) {
-        let absolute_ns = self.absolute_ns();
-        let (full, slow, fails) = (self.rng.chance(30), self.rng.chance(25), self.rng.chance(15));
-        let writer = &mut self.writers[sink];
-        (writer.file.full, writer.slow, writer.open_fails) = (full, slow, fails);
-        writer.ill_ns = (full || slow || fails).then_some(absolute_ns).or(writer.ill_ns);
-        self.note(|| format!("file {sink}: full {full}, slow {slow}, cannot be opened {fails}"));
-    }
-
-    /// The plugin loses the instance: it stops by itself.
-    fn instance_dies(&mut self, sink: usize) {
-        let instance = self.fars[sink].instance;
-        if instance != 0 && !self.fars[sink].stopped {
-            self.fars[sink].stopped = true;
-            self.event(1, instance, 0, 0, Event::Stopped);
-        }
-    }
-
-    fn plugin_fails(&mut self) {
-        for far in &mut self.fars {
-            far.stopped = true;
-        }
-        self.step(Input::PluginFailed { plugin: 1, reason: "the worker died".into() });
-        let at = self.now.mono_ns + self.rng.range(10, 1500) * MS;
-        let describe = site::describe("x", PluginKind::Sink);
-        let ready = PluginReady { plugin: 1, describe, endpoints: Vec::new() };
-        self.input_at(at, Input::PluginReady(Box::new(ready)));
-    }
-
-    fn lose_device(&mut self) {
-        let device = self.rng.below(self.site.devices.len() as u64) as u32;
-        let state = State { device: Some(device), up: false, reason: "reset".into() };
-        self.event(0, self.driver, 0, 0, Event::State(state));
-    }
-
-    /// kill -9, and a new start, perhaps with another configuration.
-    fn crash(&mut self) {
-        self.stats.crashes += 1;
-        self.note(|| "the gateway is killed".into());
-        self.check_crash();
-        for sink in 0..self.writers.len() {
-            self.writers[sink].jobs.clear();
-            self.writers[sink].file.crash(self.now.mono_ns);
-            self.fars[sink].gateway_died();
-        }
-        self.before_ns += self.now.mono_ns;
-        self.now.mono_ns = 0;
-        self.queue.clear();
-        self.tokens.clear();
-        self.groups.clear();
-        self.driver = 0;
-        if self.rng.chance(40) {
-            self.site = site::edited(&mut self.rng, &self.site);
-        }
-        self.core = Core::new(self.site.clone(), Switches::default(), self.seed, self.now);
-        self.start();
     }
 
     /// Everything is well from now on.
@@ -765,4 +420,8 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn steps_printed() -> usize {
+    std::env::var("BUSBAR_SIM_TRACE").ok().and_then(|text| text.parse().ok()).unwrap_or(TRACE)
 }

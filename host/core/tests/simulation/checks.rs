@@ -133,9 +133,9 @@ impl World {
             .core
             .sinks()
             .iter()
-            .map(|view| (view.connected, view.ledger.clone(), view.oldest_age_ns))
+            .map(|view| (view.connected, view.ledger.clone(), view.unwritten, view.oldest_age_ns))
             .collect();
-        for (sink, (connected, ledger, oldest_ns)) in views.into_iter().enumerate() {
+        for (sink, (connected, ledger, unwritten, oldest_ns)) in views.into_iter().enumerate() {
             if !ledger.is_balanced() {
                 return Err(format!("G7: the ledger of sink {sink} does not balance: {ledger:?}"));
             }
@@ -151,7 +151,10 @@ impl World {
             if !self.plant.strict[sink] {
                 continue;
             }
-            if connected && ledger.pending == 0 {
+            // The image of a queue on disk is in no ledger.
+            let on_disk = self.plant.site.sinks[sink].queue.on_disk;
+            let long = self.sinks[sink].healthy_ns.is_some_and(|since| self.now.mono_ns - since > 3 * SECOND);
+            if connected && ledger.pending + unwritten == 0 && (!on_disk || long) {
                 self.check_image(sink)?;
             }
             // G1: what the table knows is at a healthy sink within a second.

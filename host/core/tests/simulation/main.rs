@@ -14,6 +14,9 @@
 
 mod checks;
 mod driver;
+#[path = "../queue/file.rs"]
+#[allow(dead_code, reason = "what the simulation of queues on disk needs more of it")]
+mod file;
 mod rng;
 mod sink;
 mod site;

@@ -161,6 +161,9 @@ fn sink(rng: &mut Rng, name: &str, plugin: &str, strict: bool, devices: &[Device
             ..Queue::default()
         }
     };
+    // Faults of files are the other simulation's.
+    let on_disk = plugin == "durable" && rng.chance(60);
+    let queue = Queue { on_disk, window: rng.range(20, 2000) as usize, ..queue };
     Sink {
         name: name.into(),
         plugin: plugin.into(),

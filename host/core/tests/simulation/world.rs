@@ -15,6 +15,7 @@ use busbar_core::{
 
 use crate::{
     driver::{self, Mood, Values},
+    file::File,
     rng::Rng,
     sink::{self, SinkMood},
     site::{self, Plant},
@@ -28,6 +29,8 @@ const CHAOS_NS: u64 = 12 * SECOND;
 /// 5 s more, opened again within 12 s; then 1.2 x reconnect.max and a resync.
 const RECOVERY_NS: u64 = 40 * SECOND;
 const TRACE: usize = 150;
+/// A writer of a file takes so long.
+const WRITER_NS: u64 = 4 * MS;
 
 pub(crate) enum Happening {
     Input(Box<Input>),
@@ -52,6 +55,8 @@ pub(crate) enum Happening {
         ok: bool,
     },
     Reload(usize),
+    /// The writer of a queue's file comes to it.
+    File(Box<Output>),
 }
 
 pub(crate) struct Point {
@@ -122,6 +127,7 @@ pub(crate) struct World {
     pub(crate) devices: Vec<driver::Device>,
     pub(crate) points: Vec<Point>,
     pub(crate) sinks: Vec<sink::Sink>,
+    files: Vec<File>,
     pub(crate) sink_points: Vec<BTreeSet<u32>>,
     pub(crate) silent: Vec<bool>,
     pub(crate) asks: BTreeMap<AskKey, Asked>,
@@ -208,6 +214,7 @@ impl World {
             instances: BTreeMap::new(),
             devices,
             points,
+            files: sinks.iter().map(|_| File::new(usize::MAX, u64::MAX >> 2)).collect(),
             sinks,
             sink_points,
             silent: vec![false; plant.site.plugins.len()],
@@ -394,7 +401,28 @@ impl World {
                 self.input_now(Input::Audited { audit, error });
             }
             Happening::Reload(plugin) => self.reload(plugin),
+            Happening::File(asked) => self.file(*asked),
         }
+    }
+
+    fn file(&mut self, asked: Output) {
+        let input = match asked {
+            Output::JournalOpen { sink } => {
+                Input::JournalOpened { sink, result: Ok(self.files[sink].open()) }
+            }
+            Output::Journal { sink, transaction } => match self.files[sink].write(&transaction) {
+                Ok(result) => Input::Journaled { sink, number: transaction.number, result },
+                Err(error) => {
+                    self.error.get_or_insert(format!("file of sink {sink}: {error}"));
+                    return;
+                }
+            },
+            Output::JournalLoad { sink, from, records, .. } => {
+                Input::JournalLoaded { sink, result: Ok(self.files[sink].load(from, records)) }
+            }
+            _ => return,
+        };
+        self.input_now(input);
     }
 
     /// A plugin that is silent or gone says nothing.
@@ -537,7 +565,9 @@ impl World {
                 }
                 Reply::Page(_) => {}
             },
-            Output::JournalOpen { .. } | Output::Journal { .. } | Output::JournalLoad { .. } => {}
+            Output::JournalOpen { .. } | Output::Journal { .. } | Output::JournalLoad { .. } => {
+                self.at(self.now.mono_ns + WRITER_NS, Happening::File(Box::new(output)));
+            }
             Output::Log(_) | Output::Handover { .. } => {}
             Output::Load { .. } | Output::Unload { .. } | Output::Applied { .. } => {}
         }

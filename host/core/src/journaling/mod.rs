@@ -10,13 +10,17 @@
 //!
 //! A transaction that failed goes back into what was gathered: what ended meanwhile was never written.
 
+mod figures;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     books::Drop,
+    gathered::{Gathered, add},
     ghosts::FIRST_GHOST,
-    journal::{Committed, End, Entry, Kept, Ledger, Name, Recovered, Row, Transaction},
-    queue::{Class, Record},
+    journal::{Committed, End, Ledger, Name, Recovered, Row, Transaction},
+    queue::Record,
+    rows::Known,
     settlements::Settlements,
     time::SECOND,
 };
@@ -48,111 +52,12 @@ pub(crate) enum Phase {
     Open,
 }
 
-/// What happened, since the last transaction or in it.
-#[derive(Debug, Default)]
-pub(crate) struct Gathered {
-    pub(crate) accepted: u64,
-    delivered: u64,
-    parked: BTreeMap<String, u64>,
-    dropped: BTreeMap<String, u64>,
-    delivered_unwritten: u64,
-    dropped_unwritten: BTreeMap<String, u64>,
-    settled: Settlements,
-    names: Vec<(u32, Name)>,
-}
-
-impl Gathered {
-    fn ended(&self) -> u64 {
-        self.delivered + self.parked.values().chain(self.dropped.values()).sum::<u64>()
-    }
-
-    fn has_counters(&self) -> bool {
-        self.delivered_unwritten > 0 || !self.dropped_unwritten.is_empty()
-    }
-
-    fn count(&mut self, end: &End, records: u64) {
-        match end {
-            End::Delivered => self.delivered += records,
-            End::Parked(reason) => add(&mut self.parked, reason, records),
-            End::Dropped(reason) => add(&mut self.dropped, reason, records),
-        }
-    }
-
-    fn uncount(&mut self, end: &End, records: u64) {
-        let of = |counts: &mut BTreeMap<String, u64>, reason: &String| {
-            if let Some(count) = counts.get_mut(reason) {
-                *count = count.saturating_sub(records);
-            }
-        };
-        match end {
-            End::Delivered => self.delivered = self.delivered.saturating_sub(records),
-            End::Parked(reason) => of(&mut self.parked, reason),
-            End::Dropped(reason) => of(&mut self.dropped, reason),
-        }
-    }
-
-    fn unwritten(&mut self, end: &End, records: u64) {
-        match end {
-            End::Delivered => self.delivered_unwritten += records,
-            End::Dropped(reason) => add(&mut self.dropped_unwritten, reason, records),
-            // Kept until it is written.
-            End::Parked(_) => {}
-        }
-    }
-
-    /// What came later than this.
-    fn absorb(&mut self, later: Self) {
-        self.accepted += later.accepted;
-        self.delivered += later.delivered;
-        self.delivered_unwritten += later.delivered_unwritten;
-        for (counts, more) in [
-            (&mut self.parked, later.parked),
-            (&mut self.dropped, later.dropped),
-            (&mut self.dropped_unwritten, later.dropped_unwritten),
-        ] {
-            for (reason, count) in more {
-                add(counts, &reason, count);
-            }
-        }
-        self.settled.absorb(later.settled);
-        self.names.clear();
-    }
-
-    fn add_to(&self, ledger: &mut Ledger) {
-        ledger.accepted += self.accepted;
-        ledger.delivered += self.delivered;
-        ledger.pending = (ledger.pending + self.accepted).saturating_sub(self.ended());
-        for (counts, more) in [(&mut ledger.parked, &self.parked), (&mut ledger.dropped, &self.dropped)] {
-            for (reason, count) in more.iter().filter(|(_, count)| **count > 0) {
-                add(counts, reason, *count);
-            }
-        }
-    }
-}
-
-pub(crate) fn add(counts: &mut BTreeMap<String, u64>, reason: &str, more: u64) {
-    if let Some(count) = counts.get_mut(reason) {
-        *count += more;
-    } else {
-        counts.insert(reason.to_owned(), more);
-    }
-}
-
 /// A transaction on its way.
 #[derive(Debug)]
 struct Offered {
     number: u64,
     upto: u64,
     content: Gathered,
-}
-
-/// What was learned of a dictionary entry of the file.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Known {
-    /// Point number of this run.
-    pub(crate) point: u32,
-    /// Number of its device, for order and retries.
-    pub(crate) device: u32,
 }
 
 /// What is being read back.
@@ -205,6 +110,9 @@ pub(crate) struct Journal {
     pub(crate) load_failures: u32,
     /// Devices of which records from this number on are only in the file, because the far side holds them up.
     pub(crate) aside: BTreeMap<u32, u64>,
+    /// The one of them that is read back next, and when that is looked at again.
+    pub(crate) through: Option<(u32, u64)>,
+    pub(crate) look_at_ns: u64,
     /// The file is not there (yet), and what is in memory is delivered all the same.
     pub(crate) meanwhile: bool,
     /// Next attempt to open, or the end of waiting for the file.
@@ -246,6 +154,8 @@ impl Journal {
             load_at_ns: 0,
             load_failures: 0,
             aside: BTreeMap::new(),
+            through: None,
+            look_at_ns: 0,
             meanwhile: false,
             wake_ns: 0,
             attempts: 0,
@@ -288,57 +198,6 @@ impl Journal {
             Some(at) if number >= self.temporary_from => number - self.temporary_from + at,
             _ => number,
         }
-    }
-
-    /// What is on disk; before there is a file, what is in memory.
-    pub(crate) fn ledger(&self) -> Ledger {
-        if self.is_open() { self.ledger.clone() } else { self.live_ledger() }
-    }
-
-    /// What is on disk and what is on its way there.
-    pub(crate) fn live_ledger(&self) -> Ledger {
-        let mut ledger = self.ledger.clone();
-        for content in self.offered.iter().map(|offered| &offered.content).chain([&self.gathered]) {
-            content.add_to(&mut ledger);
-        }
-        ledger
-    }
-
-    pub(crate) fn pending(&self) -> u64 {
-        let gathered = self.offered.iter().map(|offered| &offered.content).chain([&self.gathered]);
-        let (accepted, ended) =
-            gathered.fold((0, 0), |(accepted, ended), of| (accepted + of.accepted, ended + of.ended()));
-        (self.ledger.pending + accepted).saturating_sub(ended)
-    }
-
-    pub(crate) fn parked(&self) -> u64 {
-        let gathered = self.offered.iter().map(|offered| &offered.content).chain([&self.gathered]);
-        let more: u64 = gathered.flat_map(|of| of.parked.values()).sum();
-        self.ledger.parked.values().sum::<u64>() + more
-    }
-
-    /// An operator moved records within the file.
-    pub(crate) fn set_ledger(&mut self, ledger: Ledger) {
-        self.ledger = ledger;
-    }
-
-    /// Records of the ledger in the file.
-    pub(crate) const fn pending_on_disk(&self) -> u64 {
-        self.ledger.pending
-    }
-
-    /// Records taken that no transaction on disk speaks of.
-    pub(crate) fn unwritten(&self) -> u64 {
-        if !self.is_open() {
-            return self.live_ledger().accepted;
-        }
-        self.gathered.accepted + self.offered.as_ref().map_or(0, |offered| offered.content.accepted)
-    }
-
-    /// Age of the oldest record on disk, nanoseconds.
-    pub(crate) fn oldest_age_ns(&self, now_ns: u64) -> Option<u64> {
-        let (age_ns, at_ns) = self.oldest_age_ns;
-        (self.ledger.pending > 0).then(|| age_ns.saturating_add(now_ns.saturating_sub(at_ns)))
     }
 
     pub(crate) const fn accept(&mut self) {
@@ -568,56 +427,5 @@ impl Journal {
             && self.live_ledger().is_balanced()
             && self.kept.keys().all(|number| *number >= self.committed)
             && self.told() >= self.committed
-    }
-}
-
-/// Rows of `records`: a poll of one device each.
-pub(crate) fn rows(records: &[(u64, &Record)]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
-    let mut last: Option<(u64, u32, u64, bool)> = None;
-    for (number, record) in records {
-        let entry = Entry {
-            number: *number,
-            sample: record.sample,
-            value_ts_ns: record.value_ts_ns,
-            blob: record.blob.clone(),
-            kept: match record.class {
-                Class::State => Kept::State,
-                Class::Event => Kept::Event,
-                Class::History => Kept::History,
-            },
-            flags: record.flags,
-        };
-        let follows = last.is_some_and(|(before, device, accepted_ns, end)| {
-            before + 1 == *number && device == record.device && accepted_ns == record.accepted_ns && !end
-        });
-        match rows.last_mut().filter(|_| follows) {
-            Some(row) => row.entries.push(entry),
-            None => rows.push(Row { accepted_ns: record.accepted_ns, entries: vec![entry] }),
-        }
-        last = Some((*number, record.device, record.accepted_ns, record.end));
-    }
-    rows
-}
-
-/// A record of a row that was read back.
-pub(crate) fn record_of(entry: Entry, known: Known, accepted_ns: u64) -> Record {
-    let mut sample = entry.sample;
-    sample.point = known.point;
-    Record {
-        sample,
-        value_ts_ns: entry.value_ts_ns,
-        blob: entry.blob,
-        accepted_ns,
-        device: known.device,
-        commit: 0,
-        class: match entry.kept {
-            Kept::State => Class::State,
-            Kept::Event => Class::Event,
-            Kept::History => Class::History,
-        },
-        flags: entry.flags,
-        end: false,
-        transient: false,
     }
 }

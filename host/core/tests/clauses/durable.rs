@@ -1,0 +1,721 @@
+//! Queues on disk, one clause each (G7, SEMANTICS 7 and 8). The file is the model of the simulation.
+
+use std::time::Duration;
+
+use busbar_contract::{
+    Cause, Event, Request, batch,
+    binary::{Ack, Verdict},
+    event::State,
+};
+use busbar_core::{
+    Input, Output,
+    journal::{End, Transaction},
+    model::{Order, Queue, Site},
+};
+
+use crate::{
+    bench::{Bench, WALL, site},
+    file::File,
+};
+
+/// Sink `s` of `site(devices)` has its queue on disk.
+fn plant(devices: usize, queue: Queue) -> Site {
+    let mut plant = site(devices);
+    for device in &mut plant.devices {
+        device.probe_interval = Duration::from_secs(7200);
+        for point in &mut device.points {
+            point.poll_interval = Duration::from_secs(7200);
+            point.stale_after = Duration::from_secs(7200);
+            point.invalid_after = Duration::from_secs(7200);
+        }
+    }
+    plant.sinks[0].queue = Queue { on_disk: true, ..queue };
+    plant
+}
+
+/// The bench with a file.
+struct Desk {
+    bench: Bench,
+    file: File,
+    sink: u64,
+    value: i64,
+    transactions: Vec<Transaction>,
+}
+
+impl Desk {
+    fn new(site: Site) -> Self {
+        let file = File::new(usize::MAX, u64::MAX >> 2);
+        let mut desk = Self { bench: Bench::new(site), file, sink: 0, value: 0, transactions: Vec::new() };
+        desk.load();
+        desk
+    }
+
+    fn load(&mut self) {
+        self.bench.load(None, true);
+        let opened = self.bench.out.iter().find_map(|output| match output {
+            Output::Open { plugin: 1, instance, .. } => Some(*instance),
+            _ => None,
+        });
+        self.sink = opened.unwrap();
+    }
+
+    /// Everything up, everything there is confirmed and on disk.
+    fn running(site: Site) -> Self {
+        let mut desk = Self::new(site);
+        for _ in 0..5 {
+            desk.bench.bring_up();
+            desk.serve();
+            desk.confirm(Verdict::Delivered);
+            desk.pass(1200);
+        }
+        desk.bench.take();
+        desk.transactions.clear();
+        desk
+    }
+
+    /// kill -9, and a new start with `site`.
+    fn restart(self, site: Site) -> Self {
+        let mut file = self.file;
+        file.crash(self.bench.now.mono_ns);
+        let mut desk =
+            Self { bench: Bench::new(site), file, sink: 0, value: self.value, transactions: Vec::new() };
+        desk.load();
+        desk
+    }
+
+    /// The sink opens and connects; the driver says nothing.
+    fn bring_up_sink(&mut self) {
+        self.bench.event(1, self.sink, 0, Event::Opened);
+        for _ in 0..3 {
+            let requests = self.bench.requests();
+            for (instance, request, _) in requests.into_iter().filter(|(instance, ..)| *instance == self.sink)
+            {
+                self.bench.done(1, instance, request);
+            }
+        }
+    }
+
+    /// The file answers everything that is asked of it.
+    fn serve(&mut self) {
+        loop {
+            let (asked, rest) = self.bench.take().into_iter().partition(|output| {
+                matches!(
+                    output,
+                    Output::JournalOpen { .. } | Output::Journal { .. } | Output::JournalLoad { .. }
+                )
+            });
+            self.bench.out = rest;
+            let asked: Vec<Output> = asked;
+            if asked.is_empty() {
+                return;
+            }
+            for output in asked {
+                let input = match output {
+                    Output::JournalOpen { sink } => {
+                        Input::JournalOpened { sink, result: Ok(self.file.open()) }
+                    }
+                    Output::Journal { sink, transaction } => {
+                        let result = self.file.write(&transaction).expect("what the core says is right");
+                        let number = transaction.number;
+                        self.transactions.push(*transaction);
+                        Input::Journaled { sink, number, result }
+                    }
+                    Output::JournalLoad { sink, from, records, .. } => {
+                        Input::JournalLoaded { sink, result: Ok(self.file.load(from, records)) }
+                    }
+                    _ => continue,
+                };
+                self.bench.step(input);
+            }
+        }
+    }
+
+    /// Time passes, the file answers at once.
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(20) {
+            self.bench.pass(20);
+            self.serve();
+        }
+    }
+
+    fn confirm(&mut self, verdict: Verdict) {
+        self.bench.confirm(self.sink, verdict);
+    }
+
+    /// The device of these points measures; the value.
+    fn measure(&mut self, points: &[u32]) -> i64 {
+        self.measure_as(points, 0)
+    }
+
+    fn measure_as(&mut self, points: &[u32], token: u32) -> i64 {
+        self.value += 1;
+        let instance = 1 + u64::from(points[0] / 2);
+        let ts_ns = WALL + 3_600_000_000_000 + self.value;
+        self.bench.push_as(instance, 0, points, self.value, Cause::DataUpdate, token, ts_ns);
+        self.value
+    }
+
+    fn down(&mut self) {
+        self.bench.event(
+            1,
+            self.sink,
+            0,
+            Event::State(State { device: None, up: false, reason: "gone".into() }),
+        );
+    }
+
+    fn up(&mut self) {
+        let asked = self.bench.out.iter().rev().find_map(|output| match output {
+            Output::Submit { instance, request, body: Request::Connect(of) } if of.device.is_none() => {
+                Some((*instance, *request))
+            }
+            _ => None,
+        });
+        self.bench.event(
+            1,
+            self.sink,
+            0,
+            Event::State(State { device: None, up: true, reason: String::new() }),
+        );
+        if let Some((instance, request)) = asked.filter(|_| !self.bench.core.sinks()[0].connected) {
+            self.bench.done(1, instance, request);
+        }
+        assert!(self.bench.core.sinks()[0].connected);
+    }
+
+    fn ledger(&self) -> busbar_core::journal::Ledger {
+        self.bench.core.sinks()[0].ledger.clone()
+    }
+
+    fn reason(&self) -> String {
+        self.bench.core.sinks()[0].queue_reason.to_owned()
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.bench.core.sinks()[0].unwritten
+    }
+
+    /// Values delivered since the last look, with the flags of their deliveries: only what devices measured.
+    fn delivered(&mut self) -> Vec<(u32, u64)> {
+        let records = self.bench.records();
+        records
+            .into_iter()
+            .filter(|record| record.4 == Cause::DataUpdate)
+            .map(|record| (record.0 & !batch::TIMES, record.2))
+            .collect()
+    }
+
+    /// Record numbers and sizes of the deliveries that wait to be answered.
+    fn deliveries(&self) -> Vec<(u64, u32)> {
+        let deliveries = self.bench.out.iter().filter_map(|output| match output {
+            Output::Deliver { first, samples, .. } => Some((*first, samples.samples.len() as u32)),
+            _ => None,
+        });
+        deliveries.collect()
+    }
+
+    /// The first delivery that waits to be answered.
+    fn take_delivery(&mut self) -> Option<(u64, busbar_contract::Samples)> {
+        let at = self.bench.out.iter().position(|output| matches!(output, Output::Deliver { .. }))?;
+        match self.bench.out.remove(at) {
+            Output::Deliver { first, samples, .. } => Some((first, samples)),
+            _ => None,
+        }
+    }
+
+    fn answer(&mut self, (first, count): (u64, u32), verdict: Verdict) {
+        let acks = vec![Ack { first, count, verdict, reason: 1 }];
+        self.bench.event(1, self.sink, 0, Event::Ack { lane: 0, acks });
+    }
+}
+
+fn rows(transaction: &Transaction) -> usize {
+    transaction.rows.iter().map(|row| row.entries.len()).sum()
+}
+
+#[test]
+fn nothing_is_delivered_before_the_file_is_open_and_its_numbers_are_reserved() {
+    let mut desk = Desk::new(plant(1, Queue::default()));
+    desk.bench.bring_up();
+    desk.bench.pass(100);
+    assert!(desk.deliveries().is_empty());
+    let open = desk.bench.out.iter().filter(|output| matches!(output, Output::JournalOpen { sink: 0 }));
+    assert_eq!(open.count(), 1);
+    desk.bench.step(Input::JournalOpened { sink: 0, result: Ok(desk.file.open()) });
+    assert!(desk.deliveries().is_empty(), "the first transaction reserves the numbers");
+    desk.serve();
+    assert!(!desk.deliveries().is_empty());
+    let next = desk.transactions[0].next;
+    assert!(desk.deliveries().iter().all(|(first, count)| first + u64::from(*count) <= next));
+}
+
+#[test]
+fn what_is_confirmed_before_its_transaction_leaves_is_counted_and_never_a_row() {
+    let mut desk = Desk::running(plant(1, Queue::default()));
+    let before = desk.ledger();
+    for _ in 0..200 {
+        desk.measure(&[0, 1]);
+        desk.confirm(Verdict::Delivered);
+        desk.pass(20);
+    }
+    desk.pass(1100);
+    assert_eq!(desk.transactions.iter().map(rows).sum::<usize>(), 0);
+    assert!(desk.transactions.len() <= 7, "counters wait up to a second: {}", desk.transactions.len());
+    let after = desk.ledger();
+    assert_eq!(after.accepted, before.accepted + 400);
+    assert_eq!(after.delivered, before.delivered + 400);
+}
+
+#[test]
+fn what_is_not_confirmed_is_on_disk_after_flush_every_or_with_flush_records() {
+    let mut desk = Desk::running(plant(1, Queue { flush_records: 10, ..Queue::default() }));
+    desk.measure(&[0, 1]);
+    desk.pass(40);
+    assert_eq!((desk.transactions.len(), desk.unwritten()), (0, 2));
+    desk.pass(40);
+    assert_eq!((desk.transactions.len(), rows(&desk.transactions[0]), desk.unwritten()), (1, 2, 0));
+    assert_eq!(desk.transactions[0].rows.len(), 1, "one row per device and poll");
+    for _ in 0..5 {
+        desk.measure(&[0, 1]);
+    }
+    let sent = |desk: &Desk| desk.bench.out.iter().filter(|o| matches!(o, Output::Journal { .. })).count();
+    assert_eq!(sent(&desk), 1, "ten records leave at once");
+    for _ in 0..20 {
+        desk.measure(&[0, 1]);
+    }
+    assert_eq!(sent(&desk), 1, "one transaction is on its way at most");
+    desk.serve();
+    assert_eq!(desk.unwritten(), 0);
+    assert_eq!(desk.ledger().pending, 52);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_a_clear_state_and_gets_what_waits_later() {
+    let mut desk = Desk::new(plant(1, Queue::default()));
+    desk.bench.bring_up();
+    desk.bench.pass(20);
+    let refuse = |desk: &mut Desk| {
+        desk.bench.out.retain(|output| !matches!(output, Output::JournalOpen { .. }));
+        desk.bench.step(Input::JournalOpened { sink: 0, result: Err("permission denied".into()) });
+    };
+    refuse(&mut desk);
+    assert!(desk.reason().contains("permission denied"), "{}", desk.reason());
+    desk.confirm(Verdict::Delivered);
+    desk.measure(&[0]);
+    let waiting = desk.deliveries();
+    assert_eq!(waiting.len(), 1, "delivered from memory all the same");
+    assert!(desk.ledger().pending >= 1 && desk.ledger().is_balanced());
+    desk.bench.pass(1300);
+    desk.serve();
+    assert_eq!(desk.reason(), "");
+    assert_eq!(rows(&desk.transactions[0]) as u64, desk.ledger().pending, "what waits is written");
+    assert!(desk.transactions[0].delivered_unwritten > 0, "what went meanwhile is counted");
+    desk.answer(waiting[0], Verdict::Delivered);
+    desk.pass(100);
+    let settled = desk.transactions.iter().flat_map(|transaction| &transaction.settled);
+    assert_eq!(settled.map(|settled| settled.count).sum::<u64>(), 1, "confirmed under its number of before");
+    assert!(desk.file.ledger().is_balanced());
+}
+
+#[test]
+fn while_the_disk_is_full_delivery_goes_on_and_the_same_is_offered_again() {
+    let mut desk = Desk::running(plant(1, Queue::default()));
+    desk.file.full = true;
+    let before = desk.ledger();
+    desk.measure(&[0]);
+    desk.pass(200);
+    assert!(desk.reason().contains("disk is full"), "{}", desk.reason());
+    assert_eq!(desk.ledger(), before, "nothing of it is on disk");
+    let first = desk.delivered().len();
+    desk.measure(&[0]);
+    assert_eq!((first, desk.delivered().len()), (1, 1));
+    let lines = desk
+        .bench
+        .out
+        .iter()
+        .filter(|output| matches!(output, Output::Log(line) if line.message.contains("disk is full")));
+    assert_eq!(lines.count(), 1, "said once");
+    desk.file.full = false;
+    desk.pass(6000);
+    assert_eq!(desk.reason(), "");
+    assert_eq!((desk.ledger().pending, desk.unwritten()), (2, 0));
+}
+
+#[test]
+fn beyond_bounded_memory_the_newest_is_dropped_as_disk_full() {
+    let queue = Queue { window: 10, flush_records: 1, ..Queue::default() };
+    let mut desk = Desk::running(plant(1, queue));
+    desk.down();
+    desk.file.full = true;
+    for _ in 0..100 {
+        desk.measure(&[0]);
+        desk.pass(20);
+    }
+    assert!(desk.bench.core.sinks()[0].overflow);
+    desk.file.full = false;
+    desk.pass(6000);
+    let ledger = desk.ledger();
+    assert!(ledger.dropped["disk_full"] >= 50, "{ledger:?}");
+    assert_eq!(ledger.pending + ledger.dropped["disk_full"], 100);
+    desk.up();
+    assert_eq!(desk.delivered()[0].1, 1, "the oldest is kept");
+}
+
+#[test]
+fn an_outage_of_any_length_takes_one_window_of_memory_and_replays_completely() {
+    let queue = Queue { window: 500, in_flight: 200, ..Queue::default() };
+    let mut desk = Desk::running(plant(1, queue));
+    desk.down();
+    for turn in 0..30_000 {
+        desk.measure(&[0, 1]);
+        if turn % 100 == 0 {
+            desk.pass(20);
+        }
+    }
+    desk.pass(100);
+    // The bound itself is checked in every step.
+    assert_eq!(desk.ledger().pending, 60_000);
+    desk.up();
+    let (mut got, mut last) = (0, 0);
+    for _ in 0..1_000 {
+        if desk.ledger().pending == 0 {
+            break;
+        }
+        let waiting = desk.deliveries();
+        for (flags, value) in desk.delivered() {
+            assert!(value >= last && flags & batch::REPLAY != 0, "{value} after {last}, flags {flags}");
+            (last, got) = (value, got + 1);
+        }
+        for delivery in waiting {
+            desk.answer(delivery, Verdict::Delivered);
+        }
+        desk.pass(20);
+    }
+    assert_eq!(got, 60_000);
+}
+
+#[test]
+fn after_a_start_the_backlog_comes_first_as_replay_and_the_image_behind_it() {
+    let mut desk = Desk::running(plant(2, Queue::default()));
+    desk.down();
+    for _ in 0..5 {
+        desk.measure(&[0]);
+    }
+    desk.pass(100);
+    let mut desk = desk.restart(plant(2, Queue::default()));
+    desk.bring_up_sink();
+    desk.pass(100);
+    let records = desk.bench.records();
+    let seen: Vec<(u32, u32, u64)> =
+        records.iter().map(|record| (record.0 & !batch::TIMES, record.1, record.2)).collect();
+    let backlog: Vec<_> = (1..=5).map(|value| (batch::REPLAY, 0, value)).collect();
+    let image: Vec<_> = (0..4).map(|point| (batch::SNAPSHOT, point, 0)).collect();
+    assert_eq!(seen, [backlog, image].concat());
+}
+
+#[test]
+fn the_image_says_nothing_twice() {
+    let mut desk = Desk::running(plant(2, Queue::default()));
+    desk.down();
+    desk.up();
+    let image = desk.bench.records().len();
+    desk.down();
+    desk.file.full = true;
+    desk.bench.out.clear();
+    let mut desk = desk.restart(plant(2, Queue::default()));
+    desk.bench.bring_up();
+    desk.pass(100);
+    let points: Vec<u32> = desk.bench.records().iter().map(|record| record.1).collect();
+    let mut once = points.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(
+        (image, once.len(), points.len()),
+        (4, 4, 4),
+        "read on this connection, not shown again: {points:?}"
+    );
+}
+
+#[test]
+fn an_image_is_in_no_ledger_and_never_written() {
+    let mut desk = Desk::running(plant(2, Queue::default()));
+    let before = desk.ledger();
+    for _ in 0..10 {
+        desk.down();
+        desk.up();
+        desk.pass(100);
+    }
+    assert_eq!(desk.ledger(), before);
+    assert_eq!(desk.transactions.iter().map(rows).sum::<usize>(), 0);
+    assert_eq!(desk.bench.records().iter().filter(|record| record.0 & batch::SNAPSHOT != 0).count(), 40);
+}
+
+#[test]
+fn a_record_of_a_point_that_is_not_routed_any_more_keeps_its_name_and_unit() {
+    let mut before = plant(1, Queue::default());
+    before.devices[0].points[1].unit = "V".into();
+    let mut desk = Desk::running(before.clone());
+    desk.down();
+    desk.measure(&[1]);
+    desk.measure(&[0]);
+    desk.pass(100);
+    let mut after = before;
+    after.devices[0].points[1].unit = "kV".into();
+    let mut desk = desk.restart(after);
+    desk.bench.bring_up();
+    desk.pass(20);
+    let announced = desk.bench.out.iter().find_map(|output| match output {
+        Output::Submit { instance, request, body: Request::Points(points) } => {
+            Some((*instance, *request, points.clone()))
+        }
+        _ => None,
+    });
+    let (instance, request, points) = announced.expect("an entry more of the point list");
+    let point = &points.points[0];
+    assert_eq!((points.replace, points.points.len()), (false, 1));
+    assert_eq!((&*point.device, &*point.name, &*point.unit), ("d0", "p1", "V"));
+    assert!(desk.deliveries().is_empty(), "not before the sink knows it");
+    desk.bench.done(1, instance, request);
+    let records = desk.bench.records();
+    assert_eq!(
+        records.iter().take(2).map(|record| (record.1, record.2)).collect::<Vec<_>>(),
+        [(point.point, 1), (0, 2)]
+    );
+    assert!(desk.bench.core.point_name(point.point).is_none(), "nobody but the sink ever sees it");
+    // Opened again, the sink gets it with the whole list.
+    desk.bench.event(1, desk.sink, 0, Event::Stopped);
+    desk.pass(1500);
+    let opened = desk.bench.out.iter().find_map(|output| match output {
+        Output::Open { plugin: 1, instance, .. } => Some(*instance),
+        _ => None,
+    });
+    desk.bench.event(1, opened.unwrap(), 0, Event::Opened);
+    let listed = desk.bench.out.iter().any(|output| {
+        matches!(output, Output::Submit { body: Request::Points(list), .. }
+            if list.replace && list.points.iter().any(|listed| listed.point == point.point))
+    });
+    assert!(listed);
+}
+
+#[test]
+fn a_device_that_is_held_up_does_not_fill_the_window() {
+    let queue = Queue { window: 40, in_flight: 8, ..Queue::default() };
+    let mut desk = Desk::running(plant(2, queue));
+    let (mut held, mut free) = (Vec::new(), 0);
+    for _ in 0..300 {
+        desk.measure(&[0]);
+        desk.measure(&[2]);
+        while let Some((first, samples)) = desk.take_delivery() {
+            for (number, sample) in (first..).zip(samples.samples) {
+                let ours = sample.point < 2;
+                free += usize::from(!ours && Cause::of(sample.flags) == Cause::DataUpdate);
+                desk.answer((number, 1), if ours { Verdict::Retry } else { Verdict::Delivered });
+            }
+        }
+        desk.pass(20);
+    }
+    assert!(free >= 295, "the other device flows: {free}");
+    assert!(desk.ledger().pending >= 295);
+    for _ in 0..400 {
+        let waiting = desk.deliveries();
+        held.extend(desk.delivered().into_iter().map(|(_, value)| value));
+        for delivery in waiting {
+            desk.answer(delivery, Verdict::Delivered);
+        }
+        desk.pass(60);
+    }
+    let values: Vec<u64> = (1..600).step_by(2).collect();
+    held.retain(|value| value % 2 == 1);
+    held.dedup();
+    assert_eq!(held, values, "and the held device comes in its order");
+    assert_eq!(desk.ledger().pending, 0);
+}
+
+#[test]
+fn a_refused_record_is_overtaken_and_keeps_its_row() {
+    let mut desk = Desk::running(plant(1, Queue::default()));
+    desk.measure(&[0]);
+    desk.confirm(Verdict::Rejected);
+    desk.measure(&[0]);
+    assert_eq!(desk.delivered().len(), 1);
+    desk.pass(100);
+    let transaction = &desk.transactions[0];
+    let parked = &transaction.settled[0];
+    assert_eq!((parked.count, &parked.end), (1, &End::Parked("too large".into())));
+    assert!(transaction.rows.iter().flat_map(|row| &row.entries).any(|entry| entry.number == parked.first));
+    assert_eq!(desk.ledger().parked, [("too large".to_owned(), 1)].into());
+}
+
+#[test]
+fn what_the_file_dropped_is_forgotten_and_not_counted_twice() {
+    let mut desk = Desk::running(plant(1, Queue { flush_records: 1, ..Queue::default() }));
+    desk.file.max_records = 3;
+    let before = desk.ledger();
+    for _ in 0..10 {
+        desk.measure(&[0]);
+        desk.serve();
+    }
+    let first = desk.deliveries()[0];
+    let ledger = desk.ledger();
+    assert_eq!(ledger.dropped, [("overflow".to_owned(), 7)].into());
+    assert_eq!((ledger.accepted - before.accepted, ledger.pending), (10, 3));
+    assert!(desk.bench.core.sinks()[0].overflow);
+    desk.answer(first, Verdict::Delivered);
+    desk.pass(1200);
+    assert_eq!(desk.ledger(), ledger, "a confirmation that comes too late is late");
+    desk.down();
+    desk.bench.records();
+    desk.up();
+    assert_eq!(desk.delivered().len(), 3, "only what is left comes again");
+}
+
+#[test]
+fn a_token_is_committed_when_the_transaction_is_on_disk() {
+    let mut desk = Desk::running(plant(1, Queue::default()));
+    desk.down();
+    desk.measure_as(&[0, 1], 7);
+    assert!(desk.bench.requests().is_empty());
+    desk.pass(100);
+    let answer = |desk: &mut Desk| match &desk.bench.requests()[..] {
+        [(_, _, Request::Committed(committed))] => (committed.token, committed.ok),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(answer(&mut desk), (7, true), "no far side has it");
+    desk.up();
+    desk.bench.records();
+    desk.measure_as(&[0], 8);
+    desk.confirm(Verdict::Delivered);
+    assert_eq!(answer(&mut desk), (8, true), "confirmed before");
+    desk.measure_as(&[0], 9);
+    desk.confirm(Verdict::Rejected);
+    assert!(desk.bench.requests().is_empty());
+    desk.pass(100);
+    assert_eq!(answer(&mut desk), (9, true), "refused, and kept on disk");
+    desk.file.full = true;
+    desk.measure_as(&[0], 10);
+    desk.pass(500);
+    assert!(desk.bench.requests().is_empty(), "not on disk, not given up");
+}
+
+#[test]
+fn a_token_of_a_record_that_is_dropped_is_not_committed() {
+    let mut desk = Desk::running(plant(1, Queue { window: 1, flush_records: 1, ..Queue::default() }));
+    desk.down();
+    desk.file.full = true;
+    for _ in 0..60 {
+        desk.measure(&[0]);
+        desk.serve();
+    }
+    desk.measure_as(&[0], 7);
+    let requests = desk.bench.requests();
+    assert!(matches!(&requests[0].2, Request::Committed(committed) if !committed.ok), "{requests:?}");
+}
+
+#[test]
+fn with_live_first_live_records_go_at_once_and_the_backlog_beside_them() {
+    let queue = Queue { order: Order::LiveFirst, in_flight: 10, ..Queue::default() };
+    let mut desk = Desk::running(plant(1, queue));
+    desk.down();
+    for _ in 0..50 {
+        desk.measure(&[0]);
+    }
+    desk.pass(100);
+    desk.up();
+    let live = desk.measure(&[0]) as u64;
+    let (mut order, mut mixed) = (Vec::new(), false);
+    for _ in 0..60 {
+        for output in &desk.bench.out {
+            if let Output::Deliver { flags, samples, .. } = output {
+                let replay = flags & batch::REPLAY != 0;
+                let measured = samples.samples.iter();
+                let mut measured = measured.filter(|sample| Cause::of(sample.flags) == Cause::DataUpdate);
+                mixed |= measured.any(|sample| (sample.bits < live) != replay);
+            }
+        }
+        let waiting = desk.deliveries();
+        order.extend(desk.delivered());
+        for delivery in waiting {
+            desk.answer(delivery, Verdict::Delivered);
+        }
+        desk.pass(20);
+    }
+    assert!(!mixed, "never mixed in one delivery");
+    let at = order.iter().position(|(_, value)| *value == live).unwrap();
+    assert!(at <= 10, "the live record does not wait for fifty others: {at}");
+    let backlog: Vec<u64> =
+        order.iter().filter(|(flags, _)| flags & batch::REPLAY != 0).map(|(_, value)| *value).collect();
+    assert_eq!(backlog, (1..=50).collect::<Vec<_>>());
+}
+
+#[test]
+fn replay_rate_limits_the_backlog_and_not_what_is_live() {
+    let queue = Queue { replay_rate: Some(100), ..Queue::default() };
+    let mut desk = Desk::running(plant(1, queue));
+    desk.down();
+    for _ in 0..300 {
+        desk.measure(&[0]);
+    }
+    desk.pass(100);
+    desk.up();
+    let mut count = 0;
+    for _ in 0..50 {
+        let waiting = desk.deliveries();
+        count += desk.delivered().len();
+        for delivery in waiting {
+            desk.answer(delivery, Verdict::Delivered);
+        }
+        desk.pass(20);
+    }
+    assert!((90..=130).contains(&count), "about a hundred in a second: {count}");
+}
+
+#[test]
+fn a_sink_whose_plugin_failed_stores_its_records() {
+    let mut desk = Desk::running(plant(1, Queue::default()));
+    desk.bench.step(Input::PluginFailed { plugin: 1, reason: "the file is missing".into() });
+    for _ in 0..10 {
+        desk.measure(&[0]);
+    }
+    desk.pass(100);
+    assert_eq!((desk.ledger().pending, desk.unwritten()), (10, 0));
+}
+
+#[test]
+fn a_point_whose_unit_becomes_known_is_introduced_again() {
+    let mut desk = Desk::running(plant(1, Queue::default()));
+    desk.down();
+    desk.measure(&[1]);
+    desk.pass(100);
+    let facts = busbar_contract::event::Metadata { points: vec![(1, serde_json::json!({ "unit": "A" }))] };
+    desk.bench.event(0, 1, 0, Event::Metadata(facts));
+    desk.measure(&[1]);
+    desk.pass(100);
+    let names = desk.transactions.iter().flat_map(|transaction| &transaction.names);
+    let units: Vec<_> = names.filter(|(point, _)| *point == 1).map(|(_, name)| name.unit.as_str()).collect();
+    assert_eq!(units, ["A"], "its first name was told before");
+}
+
+#[test]
+fn an_orderly_stop_waits_for_the_last_transaction_and_not_for_ever() {
+    for disk_hangs in [false, true] {
+        let mut desk = Desk::running(plant(1, Queue::default()));
+        desk.down();
+        desk.measure(&[0]);
+        desk.bench.step(Input::Shutdown);
+        desk.bench.event(0, 1, 0, Event::Stopped);
+        desk.bench.pass(20);
+        desk.bench.event(1, desk.sink, 0, Event::Stopped);
+        assert!(!desk.bench.core.is_stopped(), "its last records are not on disk");
+        if disk_hangs {
+            desk.bench.pass(3100);
+            let said = desk.bench.out.iter().any(
+                |output| matches!(output, Output::Log(line) if line.message.contains("lost with this stop")),
+            );
+            assert!(said);
+        } else {
+            desk.serve();
+            assert!(desk.file.ledger().pending >= 1, "{:?}", desk.file.ledger());
+        }
+        assert!(desk.bench.core.is_stopped());
+    }
+}
