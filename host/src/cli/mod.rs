@@ -21,8 +21,10 @@ mod plugin_upgrade;
 mod plugins;
 mod prepare;
 mod print_config;
+mod queue;
 mod read;
 mod run;
+mod state;
 mod write;
 
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Duration};
@@ -88,6 +90,13 @@ enum Verb {
     Substitute(operate::Substitute),
     /// Stop reading a device, or read it again
     Maintenance(operate::Maintenance),
+    /// Show what waits for the sinks, what they refused, what was given up
+    Queue(queue::Arguments),
+    /// The stored state of devices and sinks
+    State {
+        #[command(subcommand)]
+        verb: state::StateVerb,
+    },
     /// Exit code 0 when the gateway is ready
     Health(health::Arguments),
     /// Turn the files of an older gateway into a configuration
@@ -209,6 +218,8 @@ fn dispatch(cli: Cli) -> ExitCode {
         Verb::Unblock(arguments) => operate::unblock(&context, &arguments),
         Verb::Substitute(arguments) => operate::substitute(&context, &arguments),
         Verb::Maintenance(arguments) => operate::maintenance(&context, &arguments),
+        Verb::Queue(arguments) => queue::run(&context, &arguments),
+        Verb::State { verb } => state::run(&context, &verb),
         Verb::Health(arguments) => health::run(&context, &arguments),
         Verb::Import { verb } => import::run(&context, &verb),
         Verb::Lock => lock::run(&context, true),

@@ -31,6 +31,7 @@ pub mod upgrade;
 pub use audit::AUDIT_FILE;
 pub use frames::Frame;
 pub use handle::{CoreHandle, FrameWatch, NotAnswered, PluginFacts, Replies, TurnFigures};
+pub use journal::Decision;
 
 use std::{collections::VecDeque, path::Path, sync::Arc, thread::JoinHandle, time::Instant};
 
@@ -47,7 +48,7 @@ use self::{
     names::Names,
     operators::Operators,
     plugins::{Plugins, Shared, cache_dir},
-    store::{FileStore, StateStore},
+    store::Store,
 };
 
 /// What the edge starts from.
@@ -95,7 +96,9 @@ impl Edge {
         let (models, found) = (site.plugins.clone(), probed.clone());
         let plugins = Plugins::new(&site, probed, shared);
         let answers = Arc::clone(&inbox);
-        let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(Box::new(input))))?;
+        let mut store = Store::new(data_dir);
+        let switches = read_switches(&mut store);
+        let disk = Disk::start(data_dir, store, move |input| answers.send(Item::Host(Box::new(input))))?;
         let clock = Clock::new();
         let answers = Arc::clone(&inbox);
         let journals = Journals::new(data_dir, clock, move |input| answers.send(Item::Host(Box::new(input))));
@@ -108,7 +111,7 @@ impl Edge {
             Arc::clone(&journals),
             upgrades.clone(),
         );
-        let core = Core::new(site, read_switches(data_dir), seed(), clock.now());
+        let core = Core::new(site, switches, seed(), clock.now());
         let thread = CoreThread {
             core,
             clock,
@@ -185,18 +188,25 @@ fn durable_sinks(site: &Site, probed: &[Result<Probed, String>]) -> impl Fn(&str
     move |plugin| names.contains(plugin)
 }
 
-/// The persisted switches. A host that cannot read them starts with commands locked: an operator may have locked them.
-fn read_switches(data_dir: &Path) -> Switches {
-    let stored = FileStore::new(data_dir).get(switches::OWNER, switches::KEY);
-    match stored
-        .and_then(|bytes| bytes.map_or_else(|| Ok(Switches::default()), |bytes| Switches::parse(&bytes)))
-    {
-        Ok(switches) => switches,
-        Err(error) => {
-            tracing::error!("{error}; commands are locked until `busbar unlock`");
-            Switches::locked_down()
+/// The persisted switches. A host that cannot read them, or may have lost them, starts with commands locked: an operator
+/// may have locked them.
+fn read_switches(store: &mut Store) -> Switches {
+    let stored = store.get(switches::OWNER, switches::KEY);
+    let lost = store.has_lost();
+    let read = stored.and_then(|bytes| match bytes {
+        Some(bytes) => Switches::parse(&bytes),
+        None if lost => Err("operator switches: may have been lost with the damaged state".to_owned()),
+        None => Ok(Switches::default()),
+    });
+    read.unwrap_or_else(|error| {
+        tracing::error!("{error}; commands are locked until `busbar unlock`");
+        let locked = Switches::locked_down();
+        // Also for the next start, which finds a file without damage.
+        if lost && let Err(error) = store.put(switches::OWNER, switches::KEY, &locked.to_bytes()) {
+            tracing::error!("{error}");
         }
-    }
+        locked
+    })
 }
 
 /// Feeds the jitter of back-off and phases: different on every start, so that a hundred gateways that lose power
