@@ -5,14 +5,17 @@ use busbar_core::{
     Core,
     input::Reading,
     model::{Isolation, Order, Queue, Sync},
-    view::{DeviceView, PluginView, PointView, SinkView},
+    view::{DeviceView, PluginState, PluginView, PointView, SinkView},
 };
 use busbar_queue::Parked;
 use serde_json::{Map, Value as Json, json};
 
 use crate::edge::{
     PluginFacts,
-    upgrade::{Board, Versions, active},
+    upgrade::{
+        Board, Versions,
+        active::{self, Failed},
+    },
 };
 
 /// Nanoseconds per millisecond.
@@ -137,8 +140,8 @@ pub fn plugins(core: &Core, facts: &[PluginFacts], board: &Board) -> Vec<Json> {
 fn plugin(view: &PluginView<'_>, facts: &PluginFacts, versions: &Versions) -> Json {
     let (state, reason) = match (&versions.adrift, view.state) {
         // It serves, but it is not the version that was accepted.
-        (Some(_), PluginState::Running) => (PluginState::Degraded, upgrade(versions)),
-        (_, state) => (state, view.reason.to_string()),
+        (Some(failed), PluginState::Running) => (PluginState::Degraded, adrift(failed)),
+        (_, state) => (state, view.reason.clone()),
     };
     json!({
         "upgrade": upgrade(versions),
@@ -170,10 +173,10 @@ fn plugin(view: &PluginView<'_>, facts: &PluginFacts, versions: &Versions) -> Js
 
 /// One sentence about versions, where there is something to say.
 fn upgrade(versions: &Versions) -> String {
-    match (&versions.trial, &versions.failed) {
-        (Some(trial), _) => format!("trial of {}: {}", named(&trial.version, &trial.sha256), trial.step),
-        (None, _) if versions.adrift.is_some() => versions.adrift.as_ref().map_or_else(String::new, adrift),
-        (None, Some(failed)) => {
+    match (&versions.trial, &versions.adrift, &versions.failed) {
+        (Some(trial), ..) => format!("trial of {}: {}", named(&trial.version, &trial.sha256), trial.step),
+        (None, Some(failed), _) => adrift(failed),
+        (None, None, Some(failed)) => {
             format!(
                 "{} failed at {}: {}",
                 named(&failed.version, &failed.sha256),
@@ -181,7 +184,7 @@ fn upgrade(versions: &Versions) -> String {
                 failed.reason
             )
         }
-        (None, None) => versions.note.clone(),
+        (None, None, None) => versions.note.clone(),
     }
 }
 

@@ -133,14 +133,7 @@ impl Edge {
             stop_at: None,
         };
         let bridge = upgrade::bridge::Bridge { inbox: Arc::clone(&thread.inbox), core: handle.clone() };
-        let closer = Closer(Arc::clone(&thread.inbox));
-        let thread = std::thread::Builder::new()
-            .name("busbar-core".into())
-            .spawn(move || {
-                let _closer = closer;
-                thread.run();
-            })
-            .map_err(|error| format!("the core thread could not be started: {error}"))?;
+        // Before the core thread, which loads plugins: what a death would mean stands on disk then.
         let upgrades = upgrade
             .map(|(settings, beginning)| {
                 upgrade::Service::start(
@@ -153,6 +146,20 @@ impl Edge {
                 )
             })
             .transpose()?;
+        let closer = Closer(Arc::clone(&thread.inbox));
+        let spawned = std::thread::Builder::new().name("busbar-core".into()).spawn(move || {
+            let _closer = closer;
+            thread.run();
+        });
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => {
+                if let Some(upgrades) = upgrades {
+                    upgrades.finish();
+                }
+                return Err(format!("the core thread could not be started: {error}"));
+            }
+        };
         Ok(Self { handle, thread, upgrades })
     }
 
