@@ -1,17 +1,21 @@
 //! JSON forms of points, devices, plugins and sinks: the same for the API, the control socket and `--json`.
 
-use busbar_contract::{Quality, Value, value::rfc3339};
+use busbar_contract::{Flags, Quality, Sample, Value, value::rfc3339};
 use busbar_core::{
     Core,
     input::Reading,
-    model::Isolation,
-    view::{DeviceView, PluginView, PointView, SinkView},
+    model::{Isolation, Order, Queue, Sync},
+    view::{DeviceView, PluginState, PluginView, PointView, SinkView},
 };
+use busbar_queue::Parked;
 use serde_json::{Map, Value as Json, json};
 
 use crate::edge::{
     PluginFacts,
-    upgrade::{Board, Versions, active},
+    upgrade::{
+        Board, Versions,
+        active::{self, Failed},
+    },
 };
 
 /// Nanoseconds per millisecond.
@@ -134,6 +138,11 @@ pub fn plugins(core: &Core, facts: &[PluginFacts], board: &Board) -> Vec<Json> {
 }
 
 fn plugin(view: &PluginView<'_>, facts: &PluginFacts, versions: &Versions) -> Json {
+    let (state, reason) = match (&versions.adrift, view.state) {
+        // It serves, but it is not the version that was accepted.
+        (Some(failed), PluginState::Running) => (PluginState::Degraded, adrift(failed)),
+        (_, state) => (state, view.reason.clone()),
+    };
     json!({
         "upgrade": upgrade(versions),
         "versions": versions,
@@ -148,8 +157,8 @@ fn plugin(view: &PluginView<'_>, facts: &PluginFacts, versions: &Versions) -> Js
             Isolation::InProcess => "in-process",
             Isolation::Process => "process",
         },
-        "state": view.state.as_str(),
-        "reason": view.reason,
+        "state": state.as_str(),
+        "reason": reason,
         "instances": view.instances,
         "worker_pid": facts.worker_pid,
         "memory_bytes": facts.worker_memory,
@@ -164,9 +173,10 @@ fn plugin(view: &PluginView<'_>, facts: &PluginFacts, versions: &Versions) -> Js
 
 /// One sentence about versions, where there is something to say.
 fn upgrade(versions: &Versions) -> String {
-    match (&versions.trial, &versions.failed) {
-        (Some(trial), _) => format!("trial of {}: {}", named(&trial.version, &trial.sha256), trial.step),
-        (None, Some(failed)) => {
+    match (&versions.trial, &versions.adrift, &versions.failed) {
+        (Some(trial), ..) => format!("trial of {}: {}", named(&trial.version, &trial.sha256), trial.step),
+        (None, Some(failed), _) => adrift(failed),
+        (None, None, Some(failed)) => {
             format!(
                 "{} failed at {}: {}",
                 named(&failed.version, &failed.sha256),
@@ -174,8 +184,13 @@ fn upgrade(versions: &Versions) -> String {
                 failed.reason
             )
         }
-        (None, None) => versions.note.clone(),
+        (None, None, None) => versions.note.clone(),
     }
+}
+
+fn adrift(failed: &Failed) -> String {
+    let name = named(&failed.version, &failed.sha256);
+    format!("{name} failed and could not be taken back; it runs until the restart: {}", failed.reason)
 }
 
 fn named(version: &str, sha256: &str) -> String {
@@ -183,13 +198,38 @@ fn named(version: &str, sha256: &str) -> String {
     if version.is_empty() { short.to_owned() } else { format!("{version} ({short})") }
 }
 
+/// A record that the far side refused.
+#[must_use]
+pub fn parked(parked: &Parked) -> Json {
+    let Parked { number, age_ms, reason, detail, name, entry } = parked;
+    let mut row = match (name, entry) {
+        (Some(name), Some(entry)) => {
+            let blob = entry.blob.as_deref().unwrap_or_default();
+            let value = Value::decode(entry.sample.kind, entry.sample.bits, blob).unwrap_or(Value::None);
+            let point = format!("{}/{}", name.device, name.point);
+            let stamped = Flags(entry.sample.flags).gateway_time();
+            let Sample { quality, ts_ns, .. } = entry.sample;
+            value_row(&point, &value, Quality(quality), ts_ns, stamped, &name.unit)
+        }
+        _ => Map::from_iter([("point".to_owned(), Json::Null), ("value".to_owned(), Json::Null)]),
+    };
+    row.insert("number".into(), json!(number));
+    row.insert("age_seconds".into(), json!(*age_ms as f64 / 1e3));
+    row.insert("reason".into(), json!(reason));
+    if detail != reason {
+        row.insert("detail".into(), json!(detail));
+    }
+    Json::Object(row)
+}
+
 /// Sinks in the order of the configuration.
 #[must_use]
 pub fn sinks(core: &Core) -> Vec<Json> {
-    core.sinks().iter().map(sink).collect()
+    let configured = |name: &str| core.site().sinks.iter().find(|sink| sink.name == name);
+    core.sinks().iter().map(|view| sink(view, configured(view.name).map(|sink| &sink.queue))).collect()
 }
 
-fn sink(view: &SinkView<'_>) -> Json {
+fn sink(view: &SinkView<'_>, queue: Option<&Queue>) -> Json {
     let ledger = &view.ledger;
     let counts = |list: &mut dyn Iterator<Item = (String, u64)>| {
         Json::Object(list.map(|(reason, count)| (reason, json!(count))).collect())
@@ -211,7 +251,31 @@ fn sink(view: &SinkView<'_>) -> Json {
         "overflow": view.overflow,
         "unwritten": view.unwritten,
         "queue": view.queue_reason,
+        "queue_settings": queue.map(queue_settings),
     })
+}
+
+fn queue_settings(queue: &Queue) -> Json {
+    let mut settings = json!({
+        "on_disk": queue.on_disk,
+        "max_bytes": queue.max_bytes,
+        "max_age_seconds": queue.max_age.as_secs_f64(),
+        "order": match queue.order {
+            Order::Fifo => "fifo",
+            Order::LiveFirst => "live-first",
+        },
+        "replay_rate": queue.replay_rate,
+    });
+    if let (true, Some(settings)) = (queue.on_disk, settings.as_object_mut()) {
+        settings.insert("flush_every_seconds".into(), json!(queue.flush_every.as_secs_f64()));
+        settings.insert("flush_records".into(), json!(queue.flush_records));
+        let sync = match queue.sync {
+            Sync::Commit => "commit",
+            Sync::Checkpoint => "checkpoint",
+        };
+        settings.insert("sync".into(), json!(sync));
+    }
+    settings
 }
 
 fn time(ns: i64) -> Json {

@@ -188,30 +188,44 @@ impl File {
         parked.map_err(|fault| format!("{}: cannot be read: {}", self.path.display(), fault.text()))
     }
 
-    /// Parked records wait again, each in its place; gives back how many there were. Numbers that are not parked are
-    /// left out.
-    pub fn retry_parked(&mut self, numbers: &[u64]) -> Result<(u64, Committed), NotCommitted> {
-        self.release(numbers, true)
+    /// Parked records wait again, each in its place; gives them back, a row each. Numbers that are not parked are left
+    /// out.
+    pub fn retry_parked(&mut self, numbers: &[u64]) -> Result<(Loaded, Committed), NotCommitted> {
+        let (released, committed) = self.release(numbers, true)?;
+        let mut again = Loaded { next: self.head.next, ..Loaded::default() };
+        for number in released {
+            // What was damaged does not wait.
+            let loaded = self.load(number, 1, 1).map_err(|text| NotCommitted { full: false, text })?;
+            again.names.extend(loaded.names);
+            again.rows.extend(loaded.rows.into_iter().filter_map(|mut row| {
+                row.entries.retain(|entry| entry.number == number);
+                (!row.entries.is_empty()).then_some(row)
+            }));
+        }
+        again.from = again.rows.first().and_then(|row| row.entries.first()).map_or(0, |entry| entry.number);
+        Ok((again, committed))
     }
 
     /// Parked records are given up and counted as `dropped{discarded}`; gives back how many there were.
     pub fn discard_parked(&mut self, numbers: &[u64]) -> Result<(u64, Committed), NotCommitted> {
-        self.release(numbers, false)
+        self.release(numbers, false).map(|(released, committed)| (released.len() as u64, committed))
     }
 
-    fn release(&mut self, numbers: &[u64], again: bool) -> Result<(u64, Committed), NotCommitted> {
+    fn release(&mut self, numbers: &[u64], again: bool) -> Result<(Vec<u64>, Committed), NotCommitted> {
         let done = self.mended(|file| {
-            let mut count = 0;
+            let mut released = Vec::new();
             file.write(|draft, _| {
                 for number in numbers {
-                    count += u64::from(draft.release(*number, again)?);
+                    if draft.release(*number, again)? {
+                        released.push(*number);
+                    }
                 }
                 Ok(NewNames::default())
             })?;
-            Ok(count)
+            Ok(released)
         });
         match done {
-            Ok(count) => Ok((count, self.committed())),
+            Ok(released) => Ok((released, self.committed())),
             Err(fault) => Err(self.not_committed(&fault)),
         }
     }

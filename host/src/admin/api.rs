@@ -35,6 +35,9 @@ use crate::{
 /// Largest body of a request, bytes.
 const MAX_BODY: usize = 64 * 1024;
 
+/// Parked records in one answer when nothing else is asked.
+const PARKED_PAGE: usize = 100;
+
 /// What the routes need.
 #[derive(Clone)]
 pub struct App {
@@ -67,6 +70,9 @@ pub fn router(app: App) -> Router {
         .route("/devices", get(devices))
         .route("/plugins", get(plugins))
         .route("/sinks", get(sinks))
+        .route("/sinks/{sink}/parked", get(parked))
+        .route("/sinks/{sink}/parked/retry", post(retry_parked))
+        .route("/sinks/{sink}/parked/discard", post(discard_parked))
         .route("/commands/lock", post(lock))
         .route("/commands/unlock", post(unlock))
         .fallback(not_found)
@@ -195,6 +201,34 @@ async fn sinks(State(app): Shared) -> Response {
 }
 
 #[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+}
+
+async fn parked(
+    State(app): Shared,
+    Path(sink): Path<String>,
+    Query(Page { from, limit }): Query<Page>,
+) -> Response {
+    match service::parked(&app.core, &sink, from, limit.unwrap_or(PARKED_PAGE)).await {
+        Ok(rows) => Json(rows).into_response(),
+        Err(Line::Failed { text, usage: true }) => error(StatusCode::NOT_FOUND, text),
+        Err(Line::Failed { text, usage: false }) => error(StatusCode::SERVICE_UNAVAILABLE, text),
+        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "this is a bug of Busbar"),
+    }
+}
+
+async fn retry_parked(State(app): Shared, Path(sink): Path<String>, request: Request) -> Response {
+    run(&app, Call::DecideParked { sink, retry: true }, origin(&request)).await
+}
+
+async fn discard_parked(State(app): Shared, Path(sink): Path<String>, request: Request) -> Response {
+    run(&app, Call::DecideParked { sink, retry: false }, origin(&request)).await
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CommandBody {
     #[serde(default)]
@@ -311,6 +345,7 @@ async fn run(app: &App, call: Call, origin: Origin) -> Response {
     match last {
         Some(Line::Stage { answer }) => (status(&answer), Json(answer)).into_response(),
         Some(Line::Done) => Json(json!({ "done": true })).into_response(),
+        Some(Line::Rows { mut rows }) if rows.len() == 1 => Json(rows.remove(0)).into_response(),
         Some(Line::Failed { text, usage: true }) => error(StatusCode::NOT_FOUND, text),
         Some(Line::Failed { text, usage: false }) => error(StatusCode::SERVICE_UNAVAILABLE, text),
         _ => error(StatusCode::INTERNAL_SERVER_ERROR, "the host gave no answer: this is a bug of Busbar"),

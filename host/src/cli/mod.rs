@@ -22,9 +22,11 @@ mod plugin_upgrade;
 mod plugins;
 mod prepare;
 mod print_config;
+mod queue;
 mod read;
 mod reload;
 mod run;
+mod state;
 mod write;
 
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Duration};
@@ -95,6 +97,13 @@ enum Verb {
     Device(device::Arguments),
     /// Apply the changed configuration to the running gateway
     Reload(reload::Arguments),
+    /// Show what waits for the sinks, what they refused, what was given up
+    Queue(queue::Arguments),
+    /// The stored state of devices and sinks
+    State {
+        #[command(subcommand)]
+        verb: state::StateVerb,
+    },
     /// Exit code 0 when the gateway is ready
     Health(health::Arguments),
     /// Turn the files of an older gateway into a configuration
@@ -218,6 +227,8 @@ fn dispatch(cli: Cli) -> ExitCode {
         Verb::Maintenance(arguments) => operate::maintenance(&context, &arguments),
         Verb::Device(arguments) => device::run(&context, &arguments),
         Verb::Reload(arguments) => reload::run(&context, &arguments),
+        Verb::Queue(arguments) => queue::run(&context, &arguments),
+        Verb::State { verb } => state::run(&context, &verb),
         Verb::Health(arguments) => health::run(&context, &arguments),
         Verb::Import { verb } => import::run(&context, &verb),
         Verb::Lock => lock::run(&context, true),

@@ -120,7 +120,7 @@ pub(super) fn switch(context: &Context, yes: bool, question: &str, call: Call, d
     Ok(())
 }
 
-fn say(context: &Context, done: &str) {
+pub(super) fn say(context: &Context, done: &str) {
     if context.out.json {
         context.out.document(&json!({ "done": done }));
     } else {
@@ -129,7 +129,7 @@ fn say(context: &Context, done: &str) {
 }
 
 /// Asks on a terminal; without one, `--yes` is needed.
-fn confirm(yes: bool, question: &str) -> Outcome {
+pub(super) fn confirm(yes: bool, question: &str) -> Outcome {
     if yes {
         return Ok(());
     }

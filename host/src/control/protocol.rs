@@ -143,6 +143,34 @@ pub enum Call {
     Plugins {},
     /// States of sinks.
     Sinks {},
+    /// Records that the far side of a sink refused and that are kept.
+    Parked {
+        /// Sink name.
+        sink: String,
+        /// First record number wanted.
+        #[serde(default)]
+        from: u64,
+        /// Most records.
+        #[serde(default = "parked_limit")]
+        limit: usize,
+    },
+    /// Tries all parked records of a sink again, or gives them up.
+    DecideParked {
+        /// Sink name.
+        sink: String,
+        /// Again; otherwise they are discarded and counted.
+        retry: bool,
+    },
+    /// Forgets the stored state of a device or sink.
+    ClearState {
+        /// `device/NAME` or `sink/NAME`.
+        owner: String,
+    },
+}
+
+/// Parked records shown when nothing else is asked.
+const fn parked_limit() -> usize {
+    100
 }
 
 /// What the server answers.

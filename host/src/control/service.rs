@@ -9,16 +9,19 @@ use busbar_core::{
     output::Reply,
 };
 
+use serde_json::{Value as Json, json};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::protocol::{Call, Line};
 use crate::{
-    edge::{CoreHandle, Frame, FrameWatch, Replies, upgrade::Progress},
+    edge::{CoreHandle, Decision, Frame, FrameWatch, Replies, upgrade::Progress},
     rows,
 };
 
 /// Longest time limit a client may ask for.
 pub const MAX_DEADLINE: Duration = Duration::from_secs(600);
+/// Most parked records in one answer.
+const MAX_PARKED: usize = 1_000;
 /// Room beyond a request's own time limit before its answer is given up.
 const GRACE: Duration = Duration::from_secs(5);
 /// Time limit where the request has none of its own: the core answers these itself, or by the device's time-out.
@@ -47,6 +50,8 @@ pub async fn start(core: &CoreHandle, call: Call, origin: Origin) -> Running {
     let select = matches!(&call, Call::Command { action: Action::Select, .. });
     let state = match &call {
         Call::Frames { device, for_ms } => watch(core, device, *for_ms).await,
+        Call::DecideParked { sink, retry } => State::Answered(Some(decide(core, sink, *retry, origin).await)),
+        Call::ClearState { owner } => State::Answered(Some(clear_state(core, owner, origin).await)),
         Call::PluginRestart { name, kind } => {
             State::Answered(Some(restart(core, name, kind.as_deref(), origin).await))
         }
@@ -168,6 +173,54 @@ async fn restart(core: &CoreHandle, name: &str, kind: Option<&str>, origin: Orig
     core.restart_plugin(plugin, origin).await.map_or_else(Line::usage, |()| Line::Done)
 }
 
+async fn decide(core: &CoreHandle, sink: &str, retry: bool, origin: Origin) -> Line {
+    if let Err(line) = known_sink(core, sink).await {
+        return line;
+    }
+    let decision = if retry { Decision::Retry } else { Decision::Discard };
+    match core.decide_parked(sink, decision, origin).await {
+        Ok(count) => Line::Rows { rows: vec![json!({ "records": count })] },
+        Err(text) => Line::failed(text),
+    }
+}
+
+/// A device or sink that is not configured any more may have left state behind: any name is taken.
+async fn clear_state(core: &CoreHandle, owner: &str, origin: Origin) -> Line {
+    if !owner.starts_with("device/") && !owner.starts_with("sink/") {
+        return Line::usage(format!("expected device/NAME or sink/NAME, found {owner}"));
+    }
+    match core.clear_state(owner, origin).await {
+        Ok(count) => Line::Rows { rows: vec![json!({ "entries": count })] },
+        Err(text) => Line::failed(text),
+    }
+}
+
+/// Parked records of a sink, oldest first.
+pub async fn parked(core: &CoreHandle, sink: &str, from: u64, limit: usize) -> Result<Vec<Json>, Line> {
+    known_sink(core, sink).await?;
+    let limit = limit.min(MAX_PARKED);
+    let parked = core.ask_queue(sink, move |file| file.parked(from, limit)).await;
+    match parked.and_then(|parked| parked) {
+        Ok(parked) => Ok(parked.iter().map(rows::parked).collect()),
+        Err(text) => Err(Line::failed(text)),
+    }
+}
+
+async fn known_sink(core: &CoreHandle, sink: &str) -> Result<(), Line> {
+    let name = sink.to_owned();
+    let asked = core.query(move |core, _| {
+        let names: Vec<&str> = core.site().sinks.iter().map(|sink| sink.name.as_str()).collect();
+        if names.contains(&name.as_str()) {
+            return Ok(());
+        }
+        Err(format!("expected the name of a configured sink, found {name}; {}", listed(&names)))
+    });
+    match asked.await {
+        Ok(known) => known.map_err(Line::usage),
+        Err(error) => Err(Line::failed(error.to_string())),
+    }
+}
+
 /// Index of a plugin in the site.
 fn plugin_named(core: &Core, name: &str, kind: Option<&str>) -> Result<usize, String> {
     let plugins = core.site().plugins.iter().enumerate();
@@ -210,6 +263,10 @@ fn limit(call: &Call) -> Duration {
 /// Answers that are only a look at the core.
 async fn rows_of(core: &CoreHandle, call: &Call) -> Option<Line> {
     let rows = match call {
+        Call::Parked { sink, from, limit } => {
+            let parked = parked(core, sink, *from, *limit).await;
+            return Some(parked.map_or_else(|line| line, |rows| Line::Rows { rows }));
+        }
         Call::Points { device } => {
             let device = device.clone();
             core.query(move |core, _| points(core, device.as_deref())).await
@@ -297,6 +354,9 @@ fn ask(call: Call, origin: Origin) -> Option<Ask> {
         | Call::Points { .. }
         | Call::Devices {}
         | Call::Plugins {}
+        | Call::Parked { .. }
+        | Call::DecideParked { .. }
+        | Call::ClearState { .. }
         | Call::Sinks {} => return None,
     })
 }

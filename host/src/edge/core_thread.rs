@@ -175,6 +175,11 @@ impl CoreThread {
                 self.plugins.set_log_level(&level);
                 None
             }
+            News::Audit { event, about, origin } => {
+                self.audit(event, &about, &origin);
+                None
+            }
+            News::ClearState { owner, answer } => self.disk.submit(Job::Clear { owner, answer }),
             News::OpenFailed { instance, reason } => Some(Input::OpenFailed { instance, reason }),
             News::OpenPostponed { instance, reason } => Some(Input::OpenPostponed { instance, reason }),
         };
@@ -198,15 +203,20 @@ impl CoreThread {
         };
         if outcome.is_ok() {
             let about = self.core.site().plugins.get(plugin).map_or("", |plugin| plugin.name.as_str());
-            let line = json!({
-                "ts": rfc3339(self.clock.now().wall_ns), "event": "plugin_restart", "about": about, "origin": origin,
-            });
-            let refused = self.disk.submit(Job::Audit { audit: 0, line });
-            self.backlog.extend(refused);
+            let about = about.to_owned();
+            self.audit("plugin_restart", &about, origin);
         }
         // Whoever asked may be gone.
         let _ = answer.send(outcome);
         input
+    }
+
+    fn audit(&mut self, event: &str, about: &str, origin: &Origin) {
+        let line = json!({
+            "ts": rfc3339(self.clock.now().wall_ns), "event": event, "about": about, "origin": origin,
+        });
+        let refused = self.disk.submit(Job::Audit { audit: 0, line });
+        self.backlog.extend(refused);
     }
 
     pub(super) fn step(&mut self, input: Input) {

@@ -9,11 +9,9 @@ use std::{path::Path, thread::JoinHandle};
 use busbar_core::{Input, output::StoreAction};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use serde_json::Value as Json;
+use tokio::sync::oneshot;
 
-use super::{
-    audit::AuditLog,
-    store::{FileStore, StateStore},
-};
+use super::{audit::AuditLog, store::Store};
 
 /// Jobs waiting for the disk.
 const QUEUED_JOBS: usize = 1024;
@@ -27,6 +25,8 @@ pub(crate) enum Job {
     Audit { audit: u64, line: Json },
     /// Work on the durable state.
     Store { store: u64, owner: String, key: String, action: StoreAction },
+    /// Remove everything of an owner, for an operator; the answer is how many entries there were.
+    Clear { owner: String, answer: oneshot::Sender<Result<usize, String>> },
 }
 
 /// The disk thread. Dropping the handle ends it after the jobs already queued.
@@ -38,10 +38,13 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Starts the thread; `answer` carries outcomes back and may block.
-    pub(crate) fn start(data_dir: &Path, answer: impl FnMut(Input) + Send + 'static) -> Result<Self, String> {
+    pub(crate) fn start(
+        data_dir: &Path,
+        store: Store,
+        answer: impl FnMut(Input) + Send + 'static,
+    ) -> Result<Self, String> {
         let (jobs, queue) = bounded(QUEUED_JOBS);
         let audit = AuditLog::new(data_dir);
-        let store = FileStore::new(data_dir);
         let thread = std::thread::Builder::new()
             .name("busbar-disk".into())
             .spawn(move || work(&queue, audit, store, answer))
@@ -57,10 +60,14 @@ impl Disk {
             Err(TrySendError::Full(job)) => (job, "the disk is too slow: its queue is full"),
             Err(TrySendError::Disconnected(job)) => (job, "the disk thread has ended"),
         };
-        Some(match job {
-            Job::Audit { audit, .. } => Input::Audited { audit, error: why.to_owned() },
-            Job::Store { store, .. } => Input::Stored { store, result: Err(why.to_owned()) },
-        })
+        match job {
+            Job::Audit { audit, .. } => Some(Input::Audited { audit, error: why.to_owned() }),
+            Job::Store { store, .. } => Some(Input::Stored { store, result: Err(why.to_owned()) }),
+            Job::Clear { answer, .. } => {
+                let _ = answer.send(Err(why.to_owned()));
+                None
+            }
+        }
     }
 
     /// Waits until every queued job is done.
@@ -72,12 +79,7 @@ impl Disk {
     }
 }
 
-fn work(
-    queue: &Receiver<Job>,
-    mut audit: AuditLog,
-    mut store: impl StateStore,
-    mut answer: impl FnMut(Input),
-) {
+fn work(queue: &Receiver<Job>, mut audit: AuditLog, mut store: Store, mut answer: impl FnMut(Input)) {
     let mut next = queue.recv().ok();
     while let Some(job) = next.take() {
         match job {
@@ -92,11 +94,15 @@ fn work(
                 };
                 reply_unless_nobody(number, &mut answer, |store| Input::Stored { store, result });
             }
+            Job::Clear { owner, answer } => {
+                let _ = answer.send(store.clear(&owner));
+            }
         }
         if next.is_none() {
             next = queue.recv().ok();
         }
     }
+    store.close();
 }
 
 /// Writes `first` and the audit lines right behind it; gives back the job that ended the row.
@@ -145,7 +151,8 @@ mod tests {
     fn outcomes_come_back_in_order_and_nothing_is_lost_at_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let (sender, outcomes) = sync_channel(QUEUED_JOBS);
-        let disk = Disk::start(dir.path(), move |input| sender.send(input).unwrap()).unwrap();
+        let disk = Disk::start(dir.path(), Store::new(dir.path()), move |input| sender.send(input).unwrap())
+            .unwrap();
         let put = |store, action| Job::Store { store, owner: "host".into(), key: "k".into(), action };
         for job in [
             Job::Audit { audit: 1, line: json!({"n": 1}) },
@@ -179,7 +186,7 @@ mod tests {
     fn a_hanging_disk_is_an_outcome_not_a_wait() {
         let dir = tempfile::tempdir().unwrap();
         let (gate, open) = sync_channel::<()>(0);
-        let disk = Disk::start(dir.path(), move |_| {
+        let disk = Disk::start(dir.path(), Store::new(dir.path()), move |_| {
             let _ = open.recv();
         })
         .unwrap();

@@ -18,7 +18,7 @@ use super::{
     core_thread::Turns,
     frames::Frame,
     inbox::{Inbox, Item},
-    journal::Journals,
+    journal::{Decision, Journals},
     names::Names,
     operators::{Asked, MAX_UNREAD},
     plugins::{News, Registry},
@@ -31,6 +31,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// Longest wait for a queue file: a slow disk may be busy with a large transaction.
 const QUEUE_TIME: Duration = Duration::from_secs(20);
+
+/// Parked records of one transaction of an operator's decision.
+const DECIDED_AT_ONCE: usize = 500;
 
 /// The core thread did not answer in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -233,6 +236,51 @@ impl CoreHandle {
             Ok(_) => Err(format!("the queue file of {sink} is not open")),
             Err(_) => Err(format!("the disk did not answer within {} s", QUEUE_TIME.as_secs())),
         }
+    }
+
+    /// Carries out an operator's decision about all records that are parked now at the sink `sink`; audited. Gives back
+    /// how many there were.
+    pub async fn decide_parked(&self, sink: &str, decision: Decision, origin: Origin) -> Result<u64, String> {
+        let event = match decision {
+            Decision::Retry => "parked_retry",
+            Decision::Discard => "parked_discard",
+        };
+        self.audit(event, sink, origin)?;
+        let (mut from, mut count) = (0, 0);
+        loop {
+            let parked = self.ask_queue(sink, move |file| file.parked(from, DECIDED_AT_ONCE)).await??;
+            let numbers: Vec<u64> = parked.iter().map(|record| record.number).collect();
+            let Some(last) = numbers.last() else { return Ok(count) };
+            // A record that is refused again keeps its number: it is not met twice.
+            from = last.saturating_add(1);
+            let (sender, answer) = oneshot::channel();
+            self.journals.decide(sink, numbers, decision, sender)?;
+            count += match tokio::time::timeout(QUEUE_TIME, answer).await {
+                Ok(Ok(decided)) => decided?,
+                Ok(Err(_)) => return Err("the host is stopping".to_owned()),
+                Err(_) => return Err(format!("the disk did not answer within {} s", QUEUE_TIME.as_secs())),
+            };
+        }
+    }
+
+    /// Forgets the stored state of `owner`; audited. Gives back how many entries there were.
+    pub async fn clear_state(&self, owner: &str, origin: Origin) -> Result<usize, String> {
+        self.audit("state_clear", owner, origin)?;
+        let (answer, answered) = oneshot::channel();
+        let news = News::ClearState { owner: owner.to_owned(), answer };
+        if self.inbox.try_send(Item::News(Box::new(news))).is_some() {
+            return Err(NotAnswered.to_string());
+        }
+        match tokio::time::timeout(QUEUE_TIME, answered).await {
+            Ok(Ok(answer)) => answer,
+            _ => Err(format!("the disk did not answer within {} s", QUEUE_TIME.as_secs())),
+        }
+    }
+
+    fn audit(&self, event: &'static str, about: &str, origin: Origin) -> Result<(), String> {
+        let news = News::Audit { event, about: about.to_owned(), origin: Box::new(origin) };
+        let refused = self.inbox.try_send(Item::News(Box::new(news)));
+        if refused.is_some() { Err(NotAnswered.to_string()) } else { Ok(()) }
     }
 
     /// Looks at the core between two steps. `look` must be short: acquisition waits for it.

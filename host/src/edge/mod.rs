@@ -34,6 +34,7 @@ pub use frames::Frame;
 pub use reload::NewConfig;
 
 pub use handle::{CoreHandle, FrameWatch, NotAnswered, PluginFacts, Replies, TurnFigures};
+pub use journal::Decision;
 
 use std::{collections::VecDeque, path::Path, sync::Arc, thread::JoinHandle, time::Instant};
 
@@ -53,7 +54,7 @@ use self::{
     names::Names,
     operators::Operators,
     plugins::{Plugins, Shared, cache_dir},
-    store::{FileStore, StateStore},
+    store::Store,
 };
 
 /// What the edge starts from.
@@ -101,7 +102,9 @@ impl Edge {
         let (models, found) = (site.plugins.clone(), probed.clone());
         let plugins = Plugins::new(&site, probed, shared);
         let answers = Arc::clone(&inbox);
-        let disk = Disk::start(data_dir, move |input| answers.send(Item::Host(Box::new(input))))?;
+        let mut store = Store::new(data_dir);
+        let switches = read_switches(&mut store);
+        let disk = Disk::start(data_dir, store, move |input| answers.send(Item::Host(Box::new(input))))?;
         let clock = Clock::new();
         let answers = Arc::clone(&inbox);
         let journals = Journals::new(data_dir, clock, move |input| answers.send(Item::Host(Box::new(input))));
@@ -116,7 +119,7 @@ impl Edge {
             upgrades.clone(),
             wish,
         );
-        let core = Core::new(site, read_switches(data_dir), seed(), clock.now());
+        let core = Core::new(site, switches, seed(), clock.now());
         let thread = CoreThread {
             core,
             clock,
@@ -139,14 +142,7 @@ impl Edge {
             stop_at: None,
         };
         let bridge = upgrade::bridge::Bridge { inbox: Arc::clone(&thread.inbox), core: handle.clone() };
-        let closer = Closer(Arc::clone(&thread.inbox));
-        let thread = std::thread::Builder::new()
-            .name("busbar-core".into())
-            .spawn(move || {
-                let _closer = closer;
-                thread.run();
-            })
-            .map_err(|error| format!("the core thread could not be started: {error}"))?;
+        // Before the core thread, which loads plugins: what a death would mean stands on disk then.
         let upgrades = upgrade
             .map(|(settings, beginning)| {
                 upgrade::Service::start(
@@ -159,6 +155,20 @@ impl Edge {
                 )
             })
             .transpose()?;
+        let closer = Closer(Arc::clone(&thread.inbox));
+        let spawned = std::thread::Builder::new().name("busbar-core".into()).spawn(move || {
+            let _closer = closer;
+            thread.run();
+        });
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => {
+                if let Some(upgrades) = upgrades {
+                    upgrades.finish();
+                }
+                return Err(format!("the core thread could not be started: {error}"));
+            }
+        };
         Ok(Self { handle, thread, upgrades, wishes: Some(wishes) })
     }
 
@@ -205,18 +215,25 @@ pub(crate) fn place_queues(site: &mut Site, probed: &[Result<Probed, String>], d
     journal::place(site, data_dir, durable);
 }
 
-/// The persisted switches. A host that cannot read them starts with commands locked: an operator may have locked them.
-fn read_switches(data_dir: &Path) -> Switches {
-    let stored = FileStore::new(data_dir).get(switches::OWNER, switches::KEY);
-    match stored
-        .and_then(|bytes| bytes.map_or_else(|| Ok(Switches::default()), |bytes| Switches::parse(&bytes)))
-    {
-        Ok(switches) => switches,
-        Err(error) => {
-            tracing::error!("{error}; commands are locked until `busbar unlock`");
-            Switches::locked_down()
+/// The persisted switches. A host that cannot read them, or may have lost them, starts with commands locked: an operator
+/// may have locked them.
+fn read_switches(store: &mut Store) -> Switches {
+    let stored = store.get(switches::OWNER, switches::KEY);
+    let lost = store.has_lost();
+    let read = stored.and_then(|bytes| match bytes {
+        Some(bytes) => Switches::parse(&bytes),
+        None if lost => Err("operator switches: may have been lost with the damaged state".to_owned()),
+        None => Ok(Switches::default()),
+    });
+    read.unwrap_or_else(|error| {
+        tracing::error!("{error}; commands are locked until `busbar unlock`");
+        let locked = Switches::locked_down();
+        // Also for the next start, which finds a file without damage.
+        if lost && let Err(error) = store.put(switches::OWNER, switches::KEY, &locked.to_bytes()) {
+            tracing::error!("{error}");
         }
-    }
+        locked
+    })
 }
 
 /// Feeds the jitter of back-off and phases: different on every start, so that a hundred gateways that lose power

@@ -83,6 +83,17 @@ pub(crate) enum News {
     },
     /// The upgrade thread asks.
     Upgrade(bridge::Ask),
+    /// For the audit log: an operator did something that the core does not see.
+    Audit {
+        event: &'static str,
+        about: String,
+        origin: Box<Origin>,
+    },
+    /// An operator wants the stored state of an owner forgotten.
+    ClearState {
+        owner: String,
+        answer: oneshot::Sender<Result<usize, String>>,
+    },
     /// It could not even be tried; the configuration is not to blame.
     OpenPostponed {
         instance: u64,

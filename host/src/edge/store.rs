@@ -1,163 +1,150 @@
-//! Durable key-value state of devices, sinks and the host.
+//! Durable key-value state of devices, sinks and the host: `data_dir/state.db` ([`busbar_queue::State`]).
 //!
-//! [`StateStore`] is what the edge needs; [`FileStore`] keeps one file per entry in `data_dir/state/`. A put writes a
-//! temporary file, syncs it, renames it over the old one and syncs the directory, so after a crash an entry is either
-//! the old or the new one, never a mixture. Each file begins with its owner and key in clear and a checksum: a file
-//! that does not carry the entry it is named for is reported, not believed.
+//! The file is opened at the first use that needs it: a command that only looks leaves no file behind. What earlier
+//! versions kept as one file per entry in `data_dir/state/` is taken over at the first opening, and the directory is
+//! renamed to `state.imported`, so that it happens once and nothing is deleted.
 
 use std::{
-    collections::HashMap,
-    fmt::Write as _,
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
-/// Largest value, bytes.
-pub(crate) const MAX_VALUE: usize = 1024 * 1024;
-/// Largest sum of all values, bytes.
-pub(crate) const MAX_TOTAL: usize = 16 * 1024 * 1024;
-/// Longest key, bytes.
-pub(crate) const MAX_KEY: usize = 128;
-/// First bytes of every entry.
+use busbar_queue::{Mended, State};
+
+/// First bytes of an entry of earlier versions.
 const MAGIC: &str = "busbar-state-1";
-/// Longest plain file name; longer ones are cut and told apart by a hash (most file systems allow 255 bytes).
-const MAX_NAME: usize = 180;
+/// Longest file of earlier versions: a value and its heads.
+const MAX_OLD_FILE: u64 = busbar_queue::MAX_VALUE as u64 + 1024;
 
-/// Durable state. A put that returned Ok survives a power loss.
-pub(crate) trait StateStore: Send {
-    /// Stores `value` under `owner` and `key`.
-    fn put(&mut self, owner: &str, key: &str, value: &[u8]) -> Result<(), String>;
-    /// Reads an entry.
-    fn get(&mut self, owner: &str, key: &str) -> Result<Option<Vec<u8>>, String>;
-    /// Removes an entry; a missing one is no error.
-    fn delete(&mut self, owner: &str, key: &str) -> Result<(), String>;
-}
-
-/// One file per entry.
+/// The durable state. A put that returned Ok survives a power loss.
 #[derive(Debug)]
-pub(crate) struct FileStore {
-    dir: PathBuf,
-    /// Size of each value by file name, for the bound on the sum; read at the first put.
-    sizes: Option<HashMap<String, usize>>,
+pub(crate) struct Store {
+    path: PathBuf,
+    old: PathBuf,
+    state: Option<State>,
+    lost: bool,
 }
 
-impl FileStore {
+impl Store {
     /// The store of `data_dir`. Nothing is touched before the first use.
     #[must_use]
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { dir: data_dir.join("state"), sizes: None }
+        Self { path: data_dir.join("state.db"), old: data_dir.join("state"), state: None, lost: false }
     }
 
-    fn failed(&self, what: &str, error: &dyn std::fmt::Display) -> String {
-        format!("{}: state could not be {what}: {error}", self.dir.display())
+    /// Stores `value` under `owner` and `key`.
+    pub(crate) fn put(&mut self, owner: &str, key: &str, value: &[u8]) -> Result<(), String> {
+        self.open()?.put(owner, key, value)
     }
 
-    fn check_room(&mut self, name: &str, size: usize) -> Result<(), String> {
-        if self.sizes.is_none() {
-            self.sizes = Some(read_sizes(&self.dir).map_err(|error| self.failed("listed", &error))?);
-        }
-        let others: usize = self
-            .sizes
-            .iter()
-            .flatten()
-            .filter(|(other, _)| other.as_str() != name)
-            .map(|(_, size)| *size)
-            .sum();
-        if others + size > MAX_TOTAL {
-            return Err(format!("state: expected at most {MAX_TOTAL} bytes in all, found {}", others + size));
-        }
-        Ok(())
-    }
-}
-
-impl StateStore for FileStore {
-    fn put(&mut self, owner: &str, key: &str, value: &[u8]) -> Result<(), String> {
-        if key.is_empty() || key.len() > MAX_KEY {
-            return Err(format!("state key: expected 1 to {MAX_KEY} bytes, found {}", key.len()));
-        }
-        if value.len() > MAX_VALUE {
-            return Err(format!("state value: expected at most {MAX_VALUE} bytes, found {}", value.len()));
-        }
-        fs::create_dir_all(&self.dir).map_err(|error| self.failed("written", &error))?;
-        let name = file_name(owner, key);
-        self.check_room(&name, value.len())?;
-        replace(&self.dir, &name, &encode(owner, key, value))
-            .map_err(|error| self.failed("written", &error))?;
-        self.sizes.get_or_insert_default().insert(name, value.len());
-        Ok(())
+    /// Reads an entry.
+    pub(crate) fn get(&mut self, owner: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
+        if self.is_absent() { Ok(None) } else { self.open()?.get(owner, key) }
     }
 
-    fn get(&mut self, owner: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
-        let path = self.dir.join(file_name(owner, key));
-        match fs::read(&path) {
-            Ok(file) => decode(owner, key, &file).map(|value| Some(value.to_vec())).ok_or_else(|| {
-                format!(
-                    "{}: expected the state {key} of {owner}, found a damaged file: remove it",
-                    path.display()
-                )
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed("read", &error)),
+    /// Removes an entry; a missing one is no error.
+    pub(crate) fn delete(&mut self, owner: &str, key: &str) -> Result<(), String> {
+        if self.is_absent() { Ok(()) } else { self.open()?.delete(owner, key) }
+    }
+
+    /// Removes everything of `owner`; gives back how many entries there were.
+    pub(crate) fn clear(&mut self, owner: &str) -> Result<usize, String> {
+        if self.is_absent() { Ok(0) } else { self.open()?.clear(owner) }
+    }
+
+    /// Damage was found: an entry that is not there may be lost.
+    pub(crate) const fn has_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Closes the file in order.
+    pub(crate) fn close(self) {
+        if let Some(state) = self.state {
+            state.close();
         }
     }
 
-    fn delete(&mut self, owner: &str, key: &str) -> Result<(), String> {
-        let name = file_name(owner, key);
-        match fs::remove_file(self.dir.join(&name)) {
-            Ok(()) => {}
+    /// Nothing was ever stored.
+    fn is_absent(&self) -> bool {
+        self.state.is_none() && !self.path.exists() && !self.old.exists()
+    }
+
+    fn open(&mut self) -> Result<&mut State, String> {
+        let state = match self.state.take() {
+            Some(state) => state,
+            None => {
+                let (mut state, mended) = State::open(&self.path)?;
+                for Mended { note, lost } in mended {
+                    tracing::error!("{note}");
+                    self.lost |= lost;
+                }
+                self.import(&mut state)?;
+                state
+            }
+        };
+        Ok(self.state.insert(state))
+    }
+
+    /// Takes over what an earlier version stored. An entry that is there already is newer.
+    fn import(&mut self, state: &mut State) -> Result<(), String> {
+        let failed = |error: io::Error| {
+            format!("{}: state of an earlier version cannot be taken over: {error}", self.old.display())
+        };
+        let entries = match fs::read_dir(&self.old) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(self.failed("removed", &error)),
+            entries => entries.map_err(failed)?,
+        };
+        let (mut taken, mut damaged) = (0, 0);
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            // What a put that was interrupted left behind.
+            if path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.')) {
+                continue;
+            }
+            match read_old(&path).map_err(failed)? {
+                Some((owner, key, value)) => {
+                    if state.get(&owner, &key)?.is_none() {
+                        state.put(&owner, &key, &value)?;
+                    }
+                    taken += 1;
+                }
+                None => damaged += 1,
+            }
         }
-        if let Some(sizes) = &mut self.sizes {
-            sizes.remove(&name);
+        let kept = self.old.with_file_name("state.imported");
+        fs::rename(&self.old, &kept).map_err(failed)?;
+        tracing::info!("{taken} entries of an earlier version were taken over into {}", self.path.display());
+        if damaged > 0 {
+            self.lost = true;
+            tracing::error!(
+                "{damaged} damaged entries were not taken over; they are kept in {}",
+                kept.display()
+            );
         }
-        sync_dir(&self.dir).map_err(|error| self.failed("removed", &error))
+        Ok(())
     }
 }
 
-/// Writes `name` in `dir` so that after a crash it is either the old or the new content.
-pub(crate) fn replace(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(format!(".{name}.tmp"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
-    sync_dir(dir)
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-fn read_sizes(dir: &Path) -> io::Result<HashMap<String, usize>> {
-    let mut sizes = HashMap::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.')) {
-            sizes.insert(name.to_owned(), usize::try_from(entry.metadata()?.len()).unwrap_or(usize::MAX));
-        }
+/// Owner, key and value of an entry of earlier versions: `MAGIC hash`, lengths, owner, key, value. `None`: damaged.
+fn read_old(path: &Path) -> io::Result<Option<(String, String, Vec<u8>)>> {
+    if fs::metadata(path)?.len() > MAX_OLD_FILE {
+        return Ok(None);
     }
-    Ok(sizes)
+    Ok(decode_old(&fs::read(path)?))
 }
 
-/// `MAGIC hash owner key`, lengths of the last two first, then the value.
-fn encode(owner: &str, key: &str, value: &[u8]) -> Vec<u8> {
-    let body = [format!("{} {}\n{owner}{key}", owner.len(), key.len()).as_bytes(), value].concat();
-    [format!("{MAGIC} {:016x}\n", fnv(&body)).as_bytes(), &body].concat()
-}
-
-fn decode<'a>(owner: &str, key: &str, file: &'a [u8]) -> Option<&'a [u8]> {
+fn decode_old(file: &[u8]) -> Option<(String, String, Vec<u8>)> {
     let (head, body) = split_line(file)?;
     let hash = std::str::from_utf8(head).ok()?.strip_prefix(MAGIC)?.trim();
     if u64::from_str_radix(hash, 16).ok()? != fnv(body) {
         return None;
     }
     let (lengths, rest) = split_line(body)?;
-    if lengths != format!("{} {}", owner.len(), key.len()).as_bytes() {
-        return None;
-    }
-    rest.strip_prefix(owner.as_bytes())?.strip_prefix(key.as_bytes())
+    let (owner, key) = std::str::from_utf8(lengths).ok()?.split_once(' ')?;
+    let (owner, rest) = rest.split_at_checked(owner.parse().ok()?)?;
+    let (key, value) = rest.split_at_checked(key.parse().ok()?)?;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    Some((text(owner)?, text(key)?, value.to_vec()))
 }
 
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -165,25 +152,7 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
-/// Owner and key as one file name: letters, digits, `_ . -` stay, everything else is escaped.
-fn file_name(owner: &str, key: &str) -> String {
-    let mut name = String::new();
-    for byte in owner.bytes().chain([b'/']).chain(key.bytes()) {
-        if byte.is_ascii_alphanumeric() || b"_.-".contains(&byte) {
-            name.push(char::from(byte));
-        } else {
-            let _ = write!(name, "%{byte:02x}");
-        }
-    }
-    if name.len() > MAX_NAME {
-        let hash = fnv(name.as_bytes());
-        name.truncate(MAX_NAME);
-        let _ = write!(name, "~{hash:016x}");
-    }
-    name
-}
-
-/// FNV-1a, 64 bit: finds torn and mixed-up files; no protection against intent is needed here.
+/// FNV-1a, 64 bit, the checksum of earlier versions.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -194,64 +163,62 @@ fn fnv(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn entries_survive_and_do_not_mix() {
-        let dir = tempfile::tempdir().unwrap();
-        let long = "k".repeat(MAX_KEY - 1);
-        let keys = ["a", "a/b", "a%2fb", "ü", &format!("{long}1"), &format!("{long}2")];
-        let mut store = FileStore::new(dir.path());
-        for owner in ["device/m", "device/m/a", "host"] {
-            for key in keys {
-                assert_eq!(store.get(owner, key), Ok(None));
-                store.put(owner, key, format!("{owner} {key}").as_bytes()).unwrap();
-            }
-        }
-        let mut again = FileStore::new(dir.path());
-        for owner in ["device/m", "device/m/a", "host"] {
-            for key in keys {
-                assert_eq!(again.get(owner, key), Ok(Some(format!("{owner} {key}").into_bytes())));
-            }
-        }
-        again.delete("host", "a").unwrap();
-        again.delete("host", "a").unwrap();
-        assert_eq!(store.get("host", "a"), Ok(None));
+    /// As earlier versions wrote it.
+    fn old_entry(owner: &str, key: &str, value: &[u8]) -> Vec<u8> {
+        let body = [format!("{} {}\n{owner}{key}", owner.len(), key.len()).as_bytes(), value].concat();
+        [format!("{MAGIC} {:016x}\n", fnv(&body)).as_bytes(), &body].concat()
     }
 
     #[test]
-    fn bounds_are_kept() {
+    fn looking_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = FileStore::new(dir.path());
-        assert!(store.put("host", "", b"x").unwrap_err().contains("1 to 128"));
-        assert!(store.put("host", &"k".repeat(129), b"x").unwrap_err().contains("found 129"));
-        let largest = vec![7; MAX_VALUE];
-        assert!(store.put("host", "k", &[largest.as_slice(), b"x"].concat()).is_err());
-        for number in 0..MAX_TOTAL / MAX_VALUE {
-            store.put("host", &number.to_string(), &largest).unwrap();
-        }
-        assert!(store.put("host", "more", b"x").unwrap_err().contains("in all"));
-        store.put("host", "0", b"smaller").unwrap();
-        store.put("host", "more", b"x").unwrap();
-        assert!(FileStore::new(dir.path()).put("host", "again", &largest).unwrap_err().contains("in all"));
+        let mut store = Store::new(dir.path());
+        assert_eq!(store.get("host", "switches"), Ok(None));
+        assert_eq!((store.delete("host", "switches"), store.clear("device/m")), (Ok(()), Ok(0)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        store.put("host", "switches", b"x").unwrap();
+        store.close();
+        assert_eq!(Store::new(dir.path()).get("host", "switches"), Ok(Some(b"x".to_vec())));
     }
 
     #[test]
-    fn every_damage_is_found() {
+    fn state_of_earlier_versions_is_taken_over_once() {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = FileStore::new(dir.path());
-        store.put("host", "switch", b"locked").unwrap();
-        let path = dir.path().join("state").join(file_name("host", "switch"));
-        let good = fs::read(&path).unwrap();
+        let old = dir.path().join("state");
+        fs::create_dir(&old).unwrap();
+        fs::write(old.join("host%2fswitches"), old_entry("host", "switches", b"locked\n\0")).unwrap();
+        fs::write(old.join("device%2fm%2fa b"), old_entry("device/m", "a b", b"")).unwrap();
+        fs::write(old.join(".host%2fswitches.tmp"), b"half").unwrap();
+        let mut store = Store::new(dir.path());
+        assert_eq!(store.get("host", "switches"), Ok(Some(b"locked\n\0".to_vec())));
+        assert_eq!(store.get("device/m", "a b"), Ok(Some(Vec::new())));
+        assert!(!store.has_lost());
+        store.put("host", "switches", b"new").unwrap();
+        drop(store);
+        assert!(!old.exists() && dir.path().join("state.imported").exists());
+        assert_eq!(Store::new(dir.path()).get("host", "switches"), Ok(Some(b"new".to_vec())));
+    }
+
+    #[test]
+    fn damage_in_either_form_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("state");
+        fs::create_dir(&old).unwrap();
+        let good = old_entry("host", "switches", b"locked");
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x40;
-            fs::write(&path, &bad).unwrap();
-            assert!(store.get("host", "switch").unwrap_err().contains("damaged"), "byte {at}");
-            fs::write(&path, &good[..at]).unwrap();
-            assert!(store.get("host", "switch").is_err(), "cut at {at}");
+            assert_eq!(decode_old(&bad), None, "byte {at}");
+            assert_eq!(decode_old(&good[..at]), None, "cut at {at}");
         }
-        // The temporary file of an interrupted put is not an entry.
-        fs::write(&path, &good).unwrap();
-        fs::write(dir.path().join("state/.host%2fswitch.tmp"), b"half").unwrap();
-        assert_eq!(store.get("host", "switch"), Ok(Some(b"locked".to_vec())));
+        fs::write(old.join("host%2fswitches"), &good[..20]).unwrap();
+        let mut store = Store::new(dir.path());
+        assert_eq!(store.get("host", "switches"), Ok(None));
+        assert!(store.has_lost());
+        store.close();
+        fs::write(dir.path().join("state.db"), vec![7; 9000]).unwrap();
+        let mut store = Store::new(dir.path());
+        assert_eq!(store.get("host", "switches"), Ok(None));
+        assert!(store.has_lost());
     }
 }

@@ -39,8 +39,12 @@ fn they_can_be_tried_again_in_their_place_or_given_up() {
     commit(&mut file, &rows(vec![row(1..=5, 0), row(6..=10, 0)], 0));
     commit(&mut file, &ends(vec![settled(4, 4, no("no")), settled(8, 3, End::Delivered)]));
     assert_eq!(waiting(&mut file, 100), [1, 2, 3]);
-    let (count, committed) = file.retry_parked(&[4, 6, 99]).unwrap();
-    assert_eq!((count, committed.ledger.pending, committed.ledger.parked["no"]), (2, 5, 2));
+    let (again, committed) = file.retry_parked(&[4, 6, 99]).unwrap();
+    let numbers: Vec<Vec<u64>> =
+        again.rows.iter().map(|row| row.entries.iter().map(|entry| entry.number).collect()).collect();
+    assert_eq!(numbers, [[4], [6]]);
+    assert_eq!((again.names.len(), again.from), (1, 4), "the others were told when they were read");
+    assert_eq!((again.rows.len(), committed.ledger.pending, committed.ledger.parked["no"]), (2, 5, 2));
     assert!(committed.ledger.is_balanced());
     // 4 went back into its row; the row of 6 has gone, it has one of its own.
     assert_eq!(waiting(&mut file, 100), [1, 2, 3, 4, 6]);
@@ -66,8 +70,8 @@ fn reasons_without_end_are_counted_together() {
     let parked = file.parked(150, 1).unwrap();
     assert_eq!((parked[0].reason.as_str(), parked[0].detail.as_str()), ("other", "refused: 150"));
     let numbers: Vec<u64> = (1..=200).collect();
-    let (count, committed) = file.retry_parked(&numbers).unwrap();
-    assert_eq!((count, committed.ledger.pending), (200, 200));
+    let (again, committed) = file.retry_parked(&numbers).unwrap();
+    assert_eq!((again.rows.len(), again.names.len(), committed.ledger.pending), (200, 200, 200));
     assert!(committed.ledger.parked.is_empty());
     assert_eq!(waiting(&mut file, 100), numbers);
 }

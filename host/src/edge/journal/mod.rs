@@ -28,6 +28,7 @@ use busbar_core::{
 };
 use busbar_queue::{File, Limits};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tokio::sync::oneshot;
 
 use super::clock::Clock;
 
@@ -44,11 +45,22 @@ pub(crate) enum Job {
     Commit { sink: usize, transaction: Box<Transaction>, limits: Limits },
     /// Read waiting records.
     Load { sink: usize, from: u64, records: usize, bytes: usize },
-    /// A question or request of an operator; `None`: the file is not open.
+    /// A question of an operator; `None`: the file is not open.
     Ask(Asked),
+    /// What an operator decided about parked records; the answer is how many there were.
+    Decide { numbers: Vec<u64>, decision: Decision, answer: oneshot::Sender<Result<u64, String>> },
 }
 
-/// What an operator wants to know or do.
+/// What becomes of parked records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// They wait again.
+    Retry,
+    /// They are given up, and counted as discarded.
+    Discard,
+}
+
+/// What an operator wants to know.
 pub(crate) type Asked = Box<dyn FnOnce(Option<&mut File>) + Send>;
 
 /// What the core asks of a file.
@@ -121,6 +133,17 @@ impl Journals {
         self.send(name, Job::Ask(ask), false)
     }
 
+    /// Has the writer of the sink `name` carry out a decision.
+    pub(crate) fn decide(
+        &self,
+        name: &str,
+        numbers: Vec<u64>,
+        decision: Decision,
+        answer: oneshot::Sender<Result<u64, String>>,
+    ) -> Result<(), String> {
+        self.send(name, Job::Decide { numbers, decision, answer }, false)
+    }
+
     fn send(&self, name: &str, job: Job, start: bool) -> Result<(), String> {
         let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
         // A thread that ended left its file closed: a new one may open it.
@@ -149,6 +172,7 @@ impl Journals {
             clock: self.clock,
             answer: Arc::clone(&self.answer),
             file: None,
+            sink: 0,
         };
         let thread = std::thread::Builder::new()
             .name(format!("queue-{name}"))

@@ -10,7 +10,7 @@ use busbar_core::{
 use busbar_queue::{File, Limits, Now, Options};
 use crossbeam_channel::Receiver;
 
-use super::{Answer, Job};
+use super::{Answer, Decision, Job};
 use crate::edge::clock::{Clock, synchronised};
 
 /// What the thread owns.
@@ -20,6 +20,8 @@ pub(super) struct Work {
     pub(super) clock: Clock,
     pub(super) answer: Answer,
     pub(super) file: Option<File>,
+    /// The number under which the core asked last.
+    pub(super) sink: usize,
 }
 
 impl Work {
@@ -32,6 +34,9 @@ impl Work {
     }
 
     fn work(&mut self, job: Job) {
+        if let Job::Open { sink, .. } | Job::Commit { sink, .. } | Job::Load { sink, .. } = &job {
+            self.sink = *sink;
+        }
         let input = match job {
             Job::Open { sink, queue } => Input::JournalOpened { sink, result: self.open(&queue) },
             Job::Commit { sink, transaction, limits } => {
@@ -44,6 +49,13 @@ impl Work {
             Job::Ask(ask) => {
                 ask(self.file.as_mut());
                 return self.tell_notes();
+            }
+            Job::Decide { numbers, decision, answer } => {
+                let decided = self.decide(&numbers, decision);
+                self.tell_notes();
+                // Whoever asked may be gone.
+                let _ = answer.send(decided);
+                return;
             }
         };
         self.tell_notes();
@@ -79,6 +91,18 @@ impl Work {
 
     fn load(&mut self, from: u64, records: usize, bytes: usize) -> Result<Loaded, String> {
         self.file.as_mut().ok_or_else(not_open)?.load(from, records, bytes)
+    }
+
+    fn decide(&mut self, numbers: &[u64], decision: Decision) -> Result<u64, String> {
+        let file = self.file.as_mut().ok_or_else(not_open)?;
+        if decision == Decision::Discard {
+            return file.discard_parked(numbers).map(|(count, _)| count).map_err(|refused| refused.text);
+        }
+        let (again, committed) = file.retry_parked(numbers).map_err(|refused| refused.text)?;
+        let count = again.rows.len() as u64;
+        // In the order in which the file did it: the core's own answers come before and after.
+        (self.answer)(Input::JournalAgain { sink: self.sink, ledger: committed.ledger, again });
+        Ok(count)
     }
 
     fn close(&mut self) {

@@ -32,6 +32,9 @@ pub struct Versions {
     /// Where the accepted version runs against the configuration, and why.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Serves until the restart although it failed: it could not be taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adrift: Option<Failed>,
     /// Newest first.
     pub history: Vec<Event>,
 }
@@ -58,6 +61,13 @@ impl Board {
     #[must_use]
     pub fn of(&self, key: &str) -> Option<Versions> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// The plugin whose upgrade is under way. Between its hand-overs the core does not know of it: a reload asks here.
+    #[must_use]
+    pub fn upgrading(&self) -> Option<String> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|(_, shown)| shown.trial.is_some()).map(|(key, _)| key.clone())
     }
 
     pub(crate) fn edit(&self, key: &str, edit: impl FnOnce(&mut Versions)) {

@@ -88,6 +88,26 @@ impl Versions {
     }
 }
 
+/// What an upgrade asks of the core thread, and waits for.
+pub(crate) trait Way: Send {
+    /// For questions.
+    fn core(&self) -> &CoreHandle;
+    /// Starts a version in the given place; its number.
+    fn add(&self, serving: &Serving, probed: &Probed, isolation: model::Isolation) -> Result<usize, String>;
+    /// Moves everything; `say` hears of each step.
+    fn hand_over(
+        &self,
+        request: HandoverRequest,
+        say: &mut dyn FnMut(&str, usize, usize),
+    ) -> Result<(), String>;
+    /// From now on it is started again when it dies.
+    fn accepted(&self, plugin: usize);
+    /// Ends a version and waits for its runtime.
+    fn retire(&self, plugin: usize);
+    /// Index of the plugin in the configuration and of the version that serves.
+    fn serving(&self, key: &str) -> Result<Serving, String>;
+}
+
 /// The waiting side.
 pub(crate) struct Bridge {
     pub(crate) inbox: Arc<Inbox>,
@@ -101,14 +121,14 @@ impl Bridge {
     fn ask(&self, ask: Ask) {
         self.inbox.send(Item::News(Box::new(News::Upgrade(ask))));
     }
+}
 
-    /// Starts a version in the given place; its number.
-    pub(crate) fn add(
-        &self,
-        serving: &Serving,
-        probed: &Probed,
-        isolation: model::Isolation,
-    ) -> Result<usize, String> {
+impl Way for Bridge {
+    fn core(&self) -> &CoreHandle {
+        &self.core
+    }
+
+    fn add(&self, serving: &Serving, probed: &Probed, isolation: model::Isolation) -> Result<usize, String> {
         let (answer, answered) = bounded(1);
         let model = model::Plugin { isolation, ..serving.model.clone() };
         self.ask(Ask::Add {
@@ -124,11 +144,10 @@ impl Bridge {
         }
     }
 
-    /// Moves everything; `say` hears of each step.
-    pub(crate) fn hand_over(
+    fn hand_over(
         &self,
         request: HandoverRequest,
-        mut say: impl FnMut(&str, usize, usize),
+        say: &mut dyn FnMut(&str, usize, usize),
     ) -> Result<(), String> {
         let (steps, taken): (_, Receiver<HandoverStep>) = bounded(MAX_STEPS);
         self.ask(Ask::Handover { request, steps });
@@ -141,19 +160,17 @@ impl Bridge {
         }
     }
 
-    pub(crate) fn accepted(&self, plugin: usize) {
+    fn accepted(&self, plugin: usize) {
         self.ask(Ask::Accepted { plugin });
     }
 
-    /// Ends a version and waits for its runtime.
-    pub(crate) fn retire(&self, plugin: usize) {
+    fn retire(&self, plugin: usize) {
         let (ended, end) = bounded(1);
         self.ask(Ask::Retire { plugin, ended });
         let _ = end.recv_timeout(END_TIME);
     }
 
-    /// Index of the plugin in the configuration and of the version that serves.
-    pub(crate) fn serving(&self, key: &str) -> Result<Serving, String> {
+    fn serving(&self, key: &str) -> Result<Serving, String> {
         let key = key.to_owned();
         let found = self.core.query_blocking(move |core, _| {
             let views = core.plugins();

@@ -28,7 +28,7 @@ pub struct Event {
     pub time: String,
     /// `driver/modbus`.
     pub plugin: String,
-    /// `first`, `trial`, `accepted`, `taken_back`, `refused`, `interrupted`, `previous`.
+    /// `first`, `trial`, `accepted`, `taken_back`, `not_taken_back`, `refused`, `interrupted`, `previous`.
     pub event: String,
     /// As it calls itself.
     #[serde(default)]

@@ -7,6 +7,7 @@ pub mod begin;
 pub mod board;
 pub(crate) mod bridge;
 mod check;
+mod failure;
 pub mod history;
 mod procedure;
 mod watch;
@@ -124,7 +125,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Writes what the start decided, and begins to watch.
+    /// Writes what the start decided, and begins to watch. To be called before any plugin is loaded: the death of a host
+    /// that a promoted version kills while it loads must have been announced on disk.
     pub(crate) fn start(
         settings: Settings,
         beginning: Beginning,
@@ -148,7 +150,7 @@ impl Service {
         }
         board.show(&active, &history);
         let (stop, stopped) = bounded(0);
-        let upgrader = Upgrader::new(settings, active, history, board, bridge);
+        let upgrader = Upgrader::new(settings, active, history, board, Box::new(bridge));
         let thread = std::thread::Builder::new()
             .name("busbar-upgrade".into())
             .spawn(move || {
@@ -242,7 +244,7 @@ impl Thread {
             What::File(file) => self.upgrader.try_file(&key, &file, &who, &say),
             What::Previous => self.upgrader.try_previous(&key, &who, &say),
         };
-        let _ = progress.try_send(Progress::End(result));
+        let _ = progress.try_send(Progress::End(result.map_err(|failure| failure.to_string())));
     }
 
     fn look(&mut self) {

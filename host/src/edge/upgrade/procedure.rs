@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Every step that fails leaves, or brings back, the version that served before, and says why. A version that failed is
-//! not tried again by itself; an operator may insist.
+//! not tried again by itself; an operator may insist. One that could not be tried (see `failure`) is tried again later.
+//! Where even the way back fails, the new version serves until the restart, and that is said, not hidden.
 
 use std::{
     collections::BTreeMap,
@@ -22,15 +23,16 @@ use busbar_core::{
     input::HandoverRequest,
     model::{self, Isolation},
 };
-use busbar_loader::{Expect, Probe, Probed, Staged, registry, stage};
+use busbar_loader::{Expect, Probe, Probed, Staged, Step, registry, stage};
 
 use super::{
     SURVIVED, Settings,
     active::{self, Active, Failed, Fresh, Record, Version},
     begin,
     board::{Board, Trial},
-    bridge::{Bridge, STOPPING, Serving},
+    bridge::{STOPPING, Serving, Way},
     check,
+    failure::{Again, Failure, patiently},
     history::{Event, History, now},
     watch::Watch,
 };
@@ -45,6 +47,14 @@ const SHORT_HASH: usize = 12;
 const PLUGINS_EVERY: Duration = Duration::from_secs(10);
 /// After the move into the host's process: some polls.
 const WATCH_INSIDE: Duration = Duration::from_secs(1);
+/// A hand-over that meets a reload, or another hand-over, is asked for so often, with [`BUSY_PAUSE`] between.
+const BUSY_TRIES: u32 = 120;
+/// See [`BUSY_TRIES`].
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+/// So often an accepted version is written down before everything returns to the one before.
+const WRITE_TRIES: u32 = 3;
+/// Between two of them.
+const WRITE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Who hears of each step.
 pub(super) type Say<'a> = &'a dyn Fn(&str);
@@ -55,8 +65,9 @@ pub(super) struct Upgrader {
     active: Active,
     history: History,
     board: Arc<Board>,
-    bridge: Bridge,
+    bridge: Box<dyn Way>,
     watch: Watch,
+    again: Again,
     plugins: Vec<model::Plugin>,
     plugins_at: Option<Instant>,
     /// Promotions of which the host has not yet survived long enough: until when.
@@ -76,7 +87,7 @@ impl Upgrader {
         active: Active,
         history: History,
         board: Arc<Board>,
-        bridge: Bridge,
+        bridge: Box<dyn Way>,
     ) -> Self {
         let until = Instant::now() + SURVIVED;
         let fresh = active
@@ -92,6 +103,7 @@ impl Upgrader {
             board,
             bridge,
             watch: Watch::default(),
+            again: Again::default(),
             plugins: Vec::new(),
             plugins_at: None,
         }
@@ -109,26 +121,34 @@ impl Upgrader {
         file: &Path,
         who: &str,
         say: Say<'_>,
-    ) -> Result<String, String> {
-        let serving = self.bridge.serving(key)?;
+    ) -> Result<String, Failure> {
+        let serving = self.bridge.serving(key).map_err(Failure::Untried)?;
         say(&format!("{who}: {}", file.display()));
         let pinned = serving.model.sha256.as_deref();
-        let staged = stage(&self.settings.stage_dir, &serving.model.name, file, pinned)
-            .map_err(|error| error.to_string())?;
+        let staged = stage(&self.settings.stage_dir, &serving.model.name, file, pinned).map_err(|error| {
+            match error.step {
+                // No plugin, whatever is done about the disk.
+                Step::Preflight => Failure::Bad(error.to_string()),
+                _ => Failure::Untried(error.to_string()),
+            }
+        })?;
         self.try_version(key, &serving, &staged, say)
     }
 
     /// An operator wants the version before.
-    pub(super) fn try_previous(&mut self, key: &str, who: &str, say: Say<'_>) -> Result<String, String> {
-        let serving = self.bridge.serving(key)?;
+    pub(super) fn try_previous(&mut self, key: &str, who: &str, say: Say<'_>) -> Result<String, Failure> {
+        let serving = self.bridge.serving(key).map_err(Failure::Untried)?;
         let previous = self.active.plugin.get(key).and_then(|record| record.previous.clone());
-        let previous = previous.ok_or("there is no version before the one that runs")?;
+        let previous = previous
+            .ok_or_else(|| Failure::Bad("there is no version before the one that runs".to_owned()))?;
         let file = self.settings.stage_dir.join(&serving.model.name).join(format!("{}.so", previous.sha256));
         say(&format!("{who}: back to {} ({})", previous.version, short(&previous.sha256)));
         let pinned = serving.model.sha256.as_deref();
         let expected = pinned.unwrap_or(&previous.sha256);
-        let staged = stage(&self.settings.stage_dir, &serving.model.name, &file, Some(expected))
-            .map_err(|error| format!("the private copy of the version before cannot be used: {error}"))?;
+        let staged =
+            stage(&self.settings.stage_dir, &serving.model.name, &file, Some(expected)).map_err(|error| {
+                Failure::Bad(format!("the private copy of the version before cannot be used: {error}"))
+            })?;
         self.try_version(key, &serving, &staged, say)
     }
 
@@ -138,69 +158,85 @@ impl Upgrader {
         serving: &Serving,
         staged: &Staged,
         say: Say<'_>,
-    ) -> Result<String, String> {
+    ) -> Result<String, Failure> {
         let record = self.active.plugin.get(key).cloned().unwrap_or_default();
-        if record.accepted.sha256 == staged.sha256 {
+        let adrift = self.board.of(key).is_some_and(|shown| shown.adrift.is_some());
+        if record.accepted.sha256 == staged.sha256 && !adrift {
             let known = short(&staged.sha256);
-            return Err(format!("this is the version that runs already (sha256 {known})"));
+            return Err(Failure::Bad(format!("this is the version that runs already (sha256 {known})")));
         }
-        self.show_step(key, &unnamed(staged), "examined in a child process");
-        let probed = match self.examine(serving, staged, say) {
-            Ok(probed) => probed,
-            Err(reason) => {
-                self.note_failure(key, "refused", &unnamed(staged), &reason);
-                return Err(format!("refused, nothing was moved: {reason}"));
-            }
-        };
-        let version =
-            Version { sha256: staged.sha256.clone(), version: probed.describe.version.clone(), since: now() };
-        self.begin_trial(key, &version)?;
-        let result = self.trial(key, serving, &version, &probed, say);
-        let result = self.end_trial(key, serving, version, result, say);
+        let result = self.examine_and_try(key, serving, staged, say);
+        self.board.edit(key, |shown| shown.trial = None);
         // Files were read whole and runtimes came and went.
         memory::give_back();
         result
     }
 
+    fn examine_and_try(
+        &mut self,
+        key: &str,
+        serving: &Serving,
+        staged: &Staged,
+        say: Say<'_>,
+    ) -> Result<String, Failure> {
+        self.show_step(key, &unnamed(staged), "examined in a child process");
+        let probed = match self.examine(serving, staged, say) {
+            Ok(probed) => probed,
+            Err(Failure::Bad(reason)) => {
+                self.note_failure(key, "refused", &unnamed(staged), &reason);
+                return Err(Failure::Bad(format!("refused, nothing was moved: {reason}")));
+            }
+            Err(failure) => {
+                return Err(failure.said(|reason| format!("it could not be examined: {reason}")));
+            }
+        };
+        let version =
+            Version { sha256: staged.sha256.clone(), version: probed.describe.version.clone(), since: now() };
+        self.begin_trial(key, &version)?;
+        let add = |isolation| self.bridge.add(serving, &probed, isolation);
+        let result = self.trial(key, serving, &version, &add, say);
+        self.end_trial(key, serving, version, result, say)
+    }
+
     /// In a child process: loads, describes itself, accepts the configuration that runs.
-    fn examine(&self, serving: &Serving, staged: &Staged, say: Say<'_>) -> Result<Probed, String> {
+    fn examine(&self, serving: &Serving, staged: &Staged, say: Say<'_>) -> Result<Probed, Failure> {
         let model = &serving.model;
         let launcher = self.settings.launcher.clone().with_memory_limit(model.memory_limit);
         let expect = Expect { kind: Some(model.kind), name: None };
-        let mut probe = Probe::start(&launcher, staged, expect).map_err(|error| error.to_string())?;
+        let mut probe =
+            Probe::start(&launcher, staged, expect).map_err(|error| Failure::of(error.to_string()))?;
         let (name, version) =
             probe.describe().map(|it| (it.name.clone(), it.version.clone())).unwrap_or_default();
         if registry::file_name(model.kind, &name) != registry::file_name(model.kind, &model.name) {
-            return Err(format!("expected plugin {}, found {name}", model.name));
+            return Err(Failure::Bad(format!("expected plugin {}, found {name}", model.name)));
         }
         say(&format!("{name} {version}, sha256 {}", short(&staged.sha256)));
         let (kind, name) = (model.kind, model.name.clone());
-        let core = &self.bridge.core;
+        let core = self.bridge.core();
         let count = core.query_blocking(move |core, _| check::count(core.site(), kind, &name));
-        let count = count.map_err(|error| error.to_string())?;
+        let count = count.map_err(|error| Failure::Untried(error.to_string()))?;
         let mut reasons = Vec::new();
         for index in 0..count {
             let name = model.name.clone();
             let subject = core
                 .query_blocking(move |core, _| check::subject(core.site(), kind, &name, index))
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| Failure::Untried(error.to_string()))?;
             if let Some(subject) = subject {
                 check::ask(&mut probe, kind, &subject, &mut reasons);
             }
         }
         if let Some(text) = check::sentence(reasons) {
-            return Err(text);
+            return Err(Failure::Bad(text));
         }
         say(&format!("accepts the configuration that runs: {count} checked"));
-        probe.finish().map_err(|error| error.to_string())
+        probe.finish().map_err(|error| Failure::Bad(error.to_string()))
     }
 
-    fn begin_trial(&mut self, key: &str, version: &Version) -> Result<(), String> {
+    fn begin_trial(&mut self, key: &str, version: &Version) -> Result<(), Failure> {
         self.record(key).trial = Some(version.clone());
         if let Err(error) = self.active.write(&self.settings.data_dir) {
             self.record(key).trial = None;
-            self.board.edit(key, |shown| shown.trial = None);
-            return Err(format!("nothing was moved: {error}"));
+            return Err(Failure::Untried(format!("nothing was moved: {error}")));
         }
         self.history.add(Event::new(key, "trial", &version.version, &version.sha256, ""));
         self.show_step(key, version, "starts in a worker process");
@@ -213,30 +249,30 @@ impl Upgrader {
         Ok(())
     }
 
-    /// From the worker process to where the configuration wants it.
+    /// From the worker process to where the configuration wants it; `add` starts the version in the given place.
     fn trial(
         &self,
         key: &str,
         serving: &Serving,
         version: &Version,
-        probed: &Probed,
+        add: &dyn Fn(Isolation) -> Result<usize, String>,
         say: Say<'_>,
-    ) -> Result<Good, String> {
-        let worker = self.bridge.add(serving, probed, Isolation::Process)?;
+    ) -> Result<Good, Failure> {
+        let worker = add(Isolation::Process).map_err(Failure::of)?;
         say("trial in a worker process");
         let timeout = self.settings.timeout;
         let request = request(serving.serving, worker, timeout, timeout, true);
         if let Err(reason) = self.hand_over(key, version, request, say) {
             self.bridge.retire(worker);
-            return Err(reason);
+            return Err(Failure::of(reason));
         }
         if serving.model.isolation == Isolation::Process {
             return Ok(Good { plugin: worker, note: String::new() });
         }
         say("the trial went well; it moves into the host's process");
-        let inside = match self.bridge.add(serving, probed, Isolation::InProcess) {
+        let inside = match add(Isolation::InProcess) {
             Ok(inside) => inside,
-            Err(reason) if reason == STOPPING => return Err(reason),
+            Err(reason) if reason == STOPPING => return Err(Failure::Stopping),
             Err(reason) => {
                 let note = format!("it runs in a worker process: {reason}");
                 say(&note);
@@ -250,16 +286,37 @@ impl Upgrader {
                 Ok(Good { plugin: inside, note: String::new() })
             }
             Err(reason) => {
-                say("everything returns to the version before");
-                let back = request_back(worker, serving.serving, timeout);
-                let returned = self.hand_over(key, version, back, say);
+                let failure =
+                    self.take_back(key, (worker, serving.serving), version, Failure::of(reason), say);
                 self.bridge.retire(inside);
-                match returned {
-                    Ok(()) => self.bridge.retire(worker),
-                    // The worker still works, and that is what counts until somebody looks.
-                    Err(_) => self.bridge.accepted(worker),
-                }
-                Err(reason)
+                Err(failure)
+            }
+        }
+    }
+
+    /// Everything returns to the version before, because of this; what came of it.
+    fn take_back(
+        &self,
+        key: &str,
+        (from, to): (usize, usize),
+        version: &Version,
+        failure: Failure,
+        say: Say<'_>,
+    ) -> Failure {
+        if failure == Failure::Stopping {
+            return failure;
+        }
+        say("everything returns to the version before");
+        match self.hand_over(key, version, request_back(from, to, self.settings.timeout), say) {
+            Ok(()) => {
+                self.bridge.retire(from);
+                failure
+            }
+            Err(back) if back == STOPPING => Failure::Stopping,
+            Err(back) => {
+                // It still works, and that is what counts until somebody looks.
+                self.bridge.accepted(from);
+                Failure::Adrift { reason: failure.to_string(), back }
             }
         }
     }
@@ -271,14 +328,15 @@ impl Upgrader {
         request: HandoverRequest,
         say: Say<'_>,
     ) -> Result<(), String> {
-        self.bridge.hand_over(request, |unit, done, total| {
+        let mut moved = |unit: &str, done: usize, total: usize| {
             let text = format!("{unit} is good ({done} of {total})");
             self.show_step(key, version, &text);
             say(&text);
             if done == total && request.watch_ms > 0 {
                 say("everything moved; watched until the end of the trial");
             }
-        })
+        };
+        patiently(BUSY_TRIES, BUSY_PAUSE, || self.bridge.hand_over(request.clone(), &mut moved))
     }
 
     fn end_trial(
@@ -286,46 +344,96 @@ impl Upgrader {
         key: &str,
         serving: &Serving,
         version: Version,
-        result: Result<Good, String>,
+        result: Result<Good, Failure>,
         say: Say<'_>,
-    ) -> Result<String, String> {
+    ) -> Result<String, Failure> {
         self.record(key).trial = None;
-        match result {
-            Ok(good) => {
-                say("accepted");
-                Ok(self.accept(key, serving, version, &good))
-            }
-            Err(reason) if reason == STOPPING => {
-                self.history.add(Event::new(key, "interrupted", &version.version, &version.sha256, STOPPING));
+        let result = result.and_then(|good| self.accept(key, serving, &version, &good, say));
+        let before = self.record(key).accepted.version.clone();
+        let Err(failure) = result else { return result };
+        match &failure {
+            Failure::Stopping | Failure::Untried(_) => {
+                let reason = failure.to_string();
+                self.history.add(Event::new(key, "interrupted", &version.version, &version.sha256, &reason));
                 self.save(key);
-                Err(reason)
             }
-            Err(reason) => {
-                self.note_failure(key, "taken_back", &version, &reason);
+            Failure::Bad(reason) => {
+                self.note_failure(key, "taken_back", &version, reason);
                 tracing::error!(plugin = key, version = version.version, "upgrade taken back: {reason}");
-                let before = self.record(key).accepted.version.clone();
-                Err(format!("taken back, version {before} runs: {reason}"))
             }
+            Failure::Adrift { .. } => return Err(self.note_adrift(key, &version, &failure)),
         }
+        Err(match failure {
+            Failure::Untried(_) => failure
+                .said(|reason| format!("it could not be tried to the end, version {before} runs: {reason}")),
+            failure => failure.said(|reason| format!("taken back, version {before} runs: {reason}")),
+        })
     }
 
-    fn accept(&mut self, key: &str, serving: &Serving, version: Version, good: &Good) -> String {
-        let text = format!("version {} runs (sha256 {})", version.version, short(&version.sha256));
+    /// The new version serves although it failed.
+    fn note_adrift(&mut self, key: &str, version: &Version, failure: &Failure) -> Failure {
+        let reason = failure.to_string();
+        self.note_failure(key, "not_taken_back", version, &reason);
+        let failed = self.record(key).failed.last().cloned();
+        self.board.edit(key, |shown| shown.adrift = failed);
+        tracing::error!(
+            plugin = key,
+            version = version.version,
+            "upgrade failed and could not be taken back; the new version runs until the restart: {reason}"
+        );
+        let name = &version.version;
+        Failure::Bad(format!("version {name} failed but runs until the restart of the gateway: {reason}"))
+    }
+
+    /// The version before ends only when the new one is accepted on disk: the next start goes by what is there.
+    fn accept(
+        &mut self,
+        key: &str,
+        serving: &Serving,
+        version: &Version,
+        good: &Good,
+        say: Say<'_>,
+    ) -> Result<String, Failure> {
+        let before = self.record(key).clone();
+        let record = self.record(key);
+        record.accept(version.clone());
+        record.fresh = Some(Fresh { deaths: 0, running: true });
+        if let Err(error) = self.write_insisting() {
+            *self.record(key) = before;
+            let places = (good.plugin, serving.serving);
+            return Err(self.take_back(key, places, version, Failure::Untried(error), say));
+        }
+        say("accepted");
         self.history.add(Event::new(key, "accepted", &version.version, &version.sha256, &good.note));
         tracing::info!(plugin = key, version = version.version, sha256 = version.sha256, "upgrade accepted");
         if !good.note.is_empty() {
             tracing::warn!(plugin = key, "{}", good.note);
         }
-        let record = self.record(key);
-        record.accept(version);
-        record.fresh = Some(Fresh { deaths: 0, running: true });
         self.fresh.insert(key.to_owned(), Instant::now() + SURVIVED);
-        self.board.edit(key, |shown| shown.note.clone_from(&good.note));
-        self.save(key);
+        self.board.edit(key, |shown| {
+            shown.note.clone_from(&good.note);
+            shown.adrift = None;
+        });
+        self.show(key);
         self.bridge.accepted(good.plugin);
         self.bridge.retire(serving.serving);
         self.clean_up(&serving.model.name);
-        if good.note.is_empty() { text } else { format!("{text}; {}", good.note) }
+        let text = format!("version {} runs (sha256 {})", version.version, short(&version.sha256));
+        Ok(if good.note.is_empty() { text } else { format!("{text}; {}", good.note) })
+    }
+
+    fn write_insisting(&self) -> Result<(), String> {
+        let mut left = WRITE_TRIES;
+        loop {
+            left = left.saturating_sub(1);
+            match self.active.write(&self.settings.data_dir) {
+                Err(error) if left > 0 => {
+                    tracing::warn!("{error}; tried again");
+                    std::thread::sleep(WRITE_PAUSE);
+                }
+                result => return result,
+            }
+        }
     }
 
     fn note_failure(&mut self, key: &str, event: &str, version: &Version, reason: &str) {
@@ -349,6 +457,10 @@ impl Upgrader {
         if let Err(error) = self.active.write(&self.settings.data_dir) {
             tracing::error!("{error}");
         }
+        self.show(key);
+    }
+
+    fn show(&self, key: &str) {
         self.board.edit(key, |shown| shown.trial = None);
         self.board.show(&self.active, &self.history);
     }
@@ -371,7 +483,7 @@ impl Upgrader {
             return;
         }
         if self.plugins_at.is_none_or(|at| at.elapsed() >= PLUGINS_EVERY)
-            && let Ok(plugins) = self.bridge.core.query_blocking(|core, _| core.site().plugins.clone())
+            && let Ok(plugins) = self.bridge.core().query_blocking(|core, _| core.site().plugins.clone())
         {
             self.plugins = plugins;
             self.plugins_at = Some(Instant::now());
@@ -382,6 +494,9 @@ impl Upgrader {
                 continue;
             };
             let key = active::key(plugin.kind, &plugin.name);
+            if self.again.is_due(&key, Instant::now()) {
+                self.watch.again(&key);
+            }
             if self.watch.changed(&key, &file, SystemTime::now()) {
                 self.deployed(&key, &file);
             }
@@ -391,7 +506,7 @@ impl Upgrader {
     fn deployed(&mut self, key: &str, file: &Path) {
         let sha256 = match stage::read_plugin(file) {
             Ok(bytes) => stage::sha256_hex(&bytes),
-            Err(error) => return tracing::warn!(plugin = key, "a new file cannot be used: {error}"),
+            Err(error) => return self.put_off(key, &format!("a new file cannot be used: {error}")),
         };
         let record = self.record(key).clone();
         if record.deployed == sha256 && !record.has_failed(&sha256) {
@@ -410,14 +525,22 @@ impl Upgrader {
                     tracing::info!(plugin = key, "upgrade: {text}")
                 });
                 match result {
-                    Err(reason) if reason == STOPPING => return,
-                    Err(reason) => tracing::error!(plugin = key, "upgrade: {reason}"),
+                    Err(Failure::Stopping) => return,
+                    Err(Failure::Untried(reason)) => return self.put_off(key, &reason),
+                    Err(failure) => tracing::error!(plugin = key, "upgrade: {failure}"),
                     Ok(text) => tracing::info!(plugin = key, "upgrade: {text}"),
                 }
             }
         }
+        self.again.forget(key);
         self.record(key).deployed = sha256;
         self.save(key);
+    }
+
+    /// A file that could not be tried is no news that was dealt with.
+    fn put_off(&mut self, key: &str, reason: &str) {
+        let pause = self.again.later(key, Instant::now()).as_secs();
+        tracing::warn!(plugin = key, "upgrade: {reason}; the file is tried again in {pause} s");
     }
 
     fn look_at_fresh(&mut self) {

@@ -50,6 +50,13 @@ impl Watch {
         }
         settled && !std::mem::replace(&mut seen.taken, true)
     }
+
+    /// What was handed out could not be dealt with: it is handed out once more.
+    pub(crate) fn again(&mut self, key: &str) {
+        if let Some(seen) = self.seen.get_mut(key) {
+            seen.taken = false;
+        }
+    }
 }
 
 fn face(path: &Path) -> Option<Face> {
