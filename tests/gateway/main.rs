@@ -23,6 +23,7 @@ mod isolation;
 mod late;
 mod logs;
 mod once;
+mod parked;
 mod plugins;
 mod port;
 mod reload;

@@ -336,7 +336,7 @@ impl Upgrader {
                 say("everything moved; watched until the end of the trial");
             }
         };
-        patiently(BUSY_TRIES, BUSY_PAUSE, || self.bridge.hand_over(request.clone(), &mut moved))
+        patiently(BUSY_TRIES, BUSY_PAUSE, || self.bridge.hand_over(request, &mut moved))
     }
 
     fn end_trial(
@@ -615,3 +615,6 @@ fn unnamed(staged: &Staged) -> Version {
 fn short(sha256: &str) -> &str {
     sha256.get(..SHORT_HASH).unwrap_or(sha256)
 }
+
+#[cfg(test)]
+mod tests;
