@@ -126,7 +126,9 @@ impl Reloader {
                 None if self.host.watch_config => {
                     let now = fingerprint(&self.files);
                     // Only when nothing moved since the last look: an editor may still be writing.
-                    if now != seen && changing.as_ref() == Some(&now) {
+                    // Nor while an upgrade would have it refused: it is looked at again after it.
+                    let free = upgrading(&self.core.board()).is_none();
+                    if free && now != seen && changing.as_ref() == Some(&now) {
                         tracing::info!("a file of the configuration changed: reloading");
                         let origin = Origin { sink: "watch_config".into(), ..Origin::default() };
                         let _ = self.reload(false, origin, notifier).await;
