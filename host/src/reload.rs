@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     cli::{Prepared, prepare_as_running},
-    edge::{CoreHandle, NewConfig, place_queues},
+    edge::{CoreHandle, NewConfig, place_queues, upgrade::Board},
     good, logging,
     notify::Notifier,
 };
@@ -126,7 +126,9 @@ impl Reloader {
                 None if self.host.watch_config => {
                     let now = fingerprint(&self.files);
                     // Only when nothing moved since the last look: an editor may still be writing.
-                    if now != seen && changing.as_ref() == Some(&now) {
+                    // Nor while an upgrade would have it refused: it is looked at again after it.
+                    let free = upgrading(&self.core.board()).is_none();
+                    if free && now != seen && changing.as_ref() == Some(&now) {
                         tracing::info!("a file of the configuration changed: reloading");
                         let origin = Origin { sink: "watch_config".into(), ..Origin::default() };
                         let _ = self.reload(false, origin, notifier).await;
@@ -182,6 +184,9 @@ impl Reloader {
     }
 
     async fn apply(&mut self, origin: Origin) -> Answer {
+        if let Some(error) = upgrading(&self.core.board()) {
+            return Answer { error, ..Answer::default() };
+        }
         let read = match self.read().await {
             Ok(read) => read,
             Err(error) => return Answer { error, ..Answer::default() },
@@ -190,6 +195,11 @@ impl Reloader {
         let Read { loaded, host, checked } = read;
         let Some(Checked { site, probed, endpoints }) = checked else { return answer };
         let limit = site.host.reload_timeout + GRACE;
+        // One may have begun meanwhile. One that begins from here on meets the reload in the core and waits for it.
+        if let Some(error) = upgrading(&self.core.board()) {
+            answer.error = error;
+            return answer;
+        }
         let reply = match self.core.reload(NewConfig { site, probed, endpoints, origin }) {
             Ok(mut replies) => tokio::time::timeout(limit, replies.next()).await,
             Err(error) => {
@@ -254,6 +264,13 @@ fn read(config: &Path, data_dir: &Path) -> Read {
     Read { loaded, host, checked: Some(Checked { site, probed, endpoints }) }
 }
 
+/// An upgrade is under way. Between two of its hand-overs the core knows of none, so it is asked here.
+fn upgrading(board: &Board) -> Option<String> {
+    board
+        .upgrading()
+        .map(|plugin| format!("an upgrade of {plugin} is running; try the reload again when it is over"))
+}
+
 fn problems(loaded: &Loaded) -> Answer {
     let problems = loaded.problems.iter().filter_map(|problem| serde_json::to_value(problem).ok()).collect();
     Answer { problems, text: loaded.render(false), ..Answer::default() }
@@ -316,6 +333,7 @@ fn fingerprint(files: &[PathBuf]) -> Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::upgrade::Trial;
 
     #[test]
     fn a_changed_file_and_a_new_neighbour_show() {
@@ -333,6 +351,17 @@ mod tests {
         assert_ne!(second, first);
         std::fs::write(conf.join("b.toml"), "z").unwrap();
         assert_ne!(fingerprint(&files), second);
+    }
+
+    #[test]
+    fn a_reload_waits_for_the_end_of_an_upgrade() {
+        let board = Board::default();
+        assert_eq!(upgrading(&board), None);
+        board.edit("driver/modbus", |shown| shown.trial = Some(Trial::default()));
+        let text = upgrading(&board).unwrap();
+        assert!(text.contains("driver/modbus") && text.contains("again"), "{text}");
+        board.edit("driver/modbus", |shown| shown.trial = None);
+        assert_eq!(upgrading(&board), None);
     }
 
     #[test]

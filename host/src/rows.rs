@@ -287,6 +287,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_version_that_could_not_be_taken_back_is_degraded_and_named() {
+        let mut view = PluginView {
+            index: 0,
+            name: "modbus",
+            kind: busbar_core::model::PluginKind::Driver,
+            version: "2",
+            isolation: Isolation::Process,
+            state: PluginState::Running,
+            reason: String::new(),
+            instances: 1,
+        };
+        let failed = Failed { version: "2".into(), reason: "no answer".into(), ..Failed::default() };
+        let versions = Versions { adrift: Some(failed.clone()), failed: Some(failed), ..Versions::default() };
+        let row = plugin(&view, &PluginFacts::default(), &versions);
+        assert_eq!(row["state"], "degraded");
+        for text in [&row["reason"], &row["upgrade"]] {
+            assert!(text.as_str().unwrap().contains("until the restart: no answer"), "{row}");
+        }
+        view.state = PluginState::Failed;
+        assert_eq!(plugin(&view, &PluginFacts::default(), &versions)["state"], "failed");
+        view.state = PluginState::Running;
+        assert_eq!(plugin(&view, &PluginFacts::default(), &Versions::default())["state"], "running");
+    }
+
+    #[test]
     fn a_reading_has_the_documented_form() {
         let mut value = Reading {
             point: "meter-01/voltage_l1".into(),

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, thread,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -78,17 +78,21 @@ fn is_busy(reason: &str) -> bool {
     BUSY.contains(&reason)
 }
 
-/// Does it again while something else moves devices, at most `tries` times in all.
+/// Does it again while something else moves devices, at most `tries` times in all; `wait` between, false: the host ends.
 pub(super) fn patiently(
     tries: u32,
-    pause: Duration,
+    wait: impl Fn() -> bool,
     mut attempt: impl FnMut() -> Result<(), String>,
 ) -> Result<(), String> {
     let mut left = tries;
     loop {
         left = left.saturating_sub(1);
         match attempt() {
-            Err(reason) if left > 0 && is_busy(&reason) => thread::sleep(pause),
+            Err(reason) if left > 0 && is_busy(&reason) => {
+                if !wait() {
+                    return Err(STOPPING.to_owned());
+                }
+            }
             result => return result,
         }
     }
@@ -146,16 +150,21 @@ mod tests {
     fn a_move_waits_for_a_reload_but_not_for_ever_and_for_nothing_else() {
         let calls = |answers: &[Result<(), &str>]| {
             let mut count = 0;
-            let result = patiently(3, Duration::ZERO, || {
-                count += 1;
-                answers[count - 1].map_err(str::to_owned)
-            });
+            let result = patiently(
+                3,
+                || true,
+                || {
+                    count += 1;
+                    answers[count - 1].map_err(str::to_owned)
+                },
+            );
             (result, count)
         };
         let busy = "a reload is being tried";
         assert_eq!(calls(&[Err(busy), Err(busy), Ok(())]), (Ok(()), 3));
         assert_eq!(calls(&[Err(busy), Err(busy), Err(busy)]), (Err(busy.to_owned()), 3));
         assert_eq!(calls(&[Err("no")]), (Err("no".to_owned()), 1));
+        assert_eq!(patiently(3, || false, || Err(busy.to_owned())), Err(STOPPING.to_owned()));
     }
 
     #[test]

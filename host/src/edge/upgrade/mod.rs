@@ -150,7 +150,7 @@ impl Service {
         }
         board.show(&active, &history);
         let (stop, stopped) = bounded(0);
-        let upgrader = Upgrader::new(settings, active, history, board, Box::new(bridge));
+        let upgrader = Upgrader::new(settings, active, history, board, Box::new(bridge), stopped.clone());
         let thread = std::thread::Builder::new()
             .name("busbar-upgrade".into())
             .spawn(move || {

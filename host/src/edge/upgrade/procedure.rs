@@ -24,6 +24,7 @@ use busbar_core::{
     model::{self, Isolation},
 };
 use busbar_loader::{Expect, Probe, Probed, Staged, Step, registry, stage};
+use crossbeam_channel::Receiver;
 
 use super::{
     SURVIVED, Settings,
@@ -68,6 +69,8 @@ pub(super) struct Upgrader {
     bridge: Box<dyn Way>,
     watch: Watch,
     again: Again,
+    /// Nothing is ever sent; closed when the host ends.
+    stopped: Receiver<()>,
     plugins: Vec<model::Plugin>,
     plugins_at: Option<Instant>,
     /// Promotions of which the host has not yet survived long enough: until when.
@@ -88,6 +91,7 @@ impl Upgrader {
         history: History,
         board: Arc<Board>,
         bridge: Box<dyn Way>,
+        stopped: Receiver<()>,
     ) -> Self {
         let until = Instant::now() + SURVIVED;
         let fresh = active
@@ -104,6 +108,7 @@ impl Upgrader {
             bridge,
             watch: Watch::default(),
             again: Again::default(),
+            stopped,
             plugins: Vec::new(),
             plugins_at: None,
         }
@@ -336,7 +341,7 @@ impl Upgrader {
                 say("everything moved; watched until the end of the trial");
             }
         };
-        patiently(BUSY_TRIES, BUSY_PAUSE, || self.bridge.hand_over(request, &mut moved))
+        patiently(BUSY_TRIES, || self.wait(BUSY_PAUSE), || self.bridge.hand_over(request, &mut moved))
     }
 
     fn end_trial(
@@ -422,14 +427,18 @@ impl Upgrader {
         Ok(if good.note.is_empty() { text } else { format!("{text}; {}", good.note) })
     }
 
+    /// False at once when the host ends.
+    fn wait(&self, pause: Duration) -> bool {
+        self.stopped.recv_timeout(pause).is_err_and(|error| error.is_timeout())
+    }
+
     fn write_insisting(&self) -> Result<(), String> {
         let mut left = WRITE_TRIES;
         loop {
             left = left.saturating_sub(1);
             match self.active.write(&self.settings.data_dir) {
-                Err(error) if left > 0 => {
+                Err(error) if left > 0 && self.wait(WRITE_PAUSE) => {
                     tracing::warn!("{error}; tried again");
-                    std::thread::sleep(WRITE_PAUSE);
                 }
                 result => return result,
             }

@@ -64,6 +64,7 @@ struct Stage {
     dir: tempfile::TempDir,
     way: Scripted,
     upgrader: Upgrader,
+    _stop: crossbeam_channel::Sender<()>,
 }
 
 fn version(sha256: &str) -> Version {
@@ -88,8 +89,10 @@ impl Stage {
         active.plugin.entry(KEY.into()).or_default().accept(version("old"));
         active.write(dir.path()).unwrap();
         let history = History::open(dir.path());
-        let upgrader = Upgrader::new(settings, active, history, Arc::default(), Box::new(way.clone()));
-        Self { dir, way, upgrader }
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let upgrader =
+            Upgrader::new(settings, active, history, Arc::default(), Box::new(way.clone()), stopped);
+        Self { dir, way, upgrader, _stop: stop }
     }
 
     /// The trial of version `new`, from its beginning on disk to its end.
