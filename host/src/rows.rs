@@ -289,6 +289,7 @@ mod tests {
     #[test]
     fn a_version_that_could_not_be_taken_back_is_degraded_and_named() {
         let mut view = PluginView {
+            base: 0,
             index: 0,
             name: "modbus",
             kind: busbar_core::model::PluginKind::Driver,

@@ -167,6 +167,8 @@ impl PluginState {
 pub struct PluginView<'a> {
     /// Name.
     pub name: &'a str,
+    /// Index into the plugins of [`crate::Core::site`], which has places of plugins that are gone, too.
+    pub base: usize,
     /// Index of the version that serves: what the edge knows it by.
     pub index: usize,
     /// Driver or sink.

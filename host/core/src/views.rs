@@ -114,13 +114,14 @@ impl Core {
         self.plugins
             .iter()
             .filter(|(id, plugin)| plugin.base == *id && !plugin.gone)
-            .map(|(_, base)| {
+            .map(|(of, base)| {
                 let id = base.serving;
                 let plugin = &self.plugins[id];
                 let instances = self.instances.values().filter(|instance| instance.plugin == id).count();
                 let (state, reason) = self.plugin_state(id, instances);
                 PluginView {
                     name: &plugin.name,
+                    base: of.number() as usize,
                     index: id.number() as usize,
                     kind: plugin.kind,
                     version: plugin.describe.as_ref().map_or("", |describe| describe.version.as_str()),

@@ -223,10 +223,11 @@ async fn known_sink(core: &CoreHandle, sink: &str) -> Result<(), Line> {
 
 /// Index of a plugin in the site.
 fn plugin_named(core: &Core, name: &str, kind: Option<&str>) -> Result<usize, String> {
-    let plugins = core.site().plugins.iter().enumerate();
-    let named: Vec<usize> = plugins
-        .filter(|(_, plugin)| plugin.name == name && kind.is_none_or(|kind| kind == plugin.kind.as_str()))
-        .map(|(index, _)| index)
+    let named: Vec<usize> = core
+        .plugins()
+        .iter()
+        .filter(|plugin| plugin.name == name && kind.is_none_or(|kind| kind == plugin.kind.as_str()))
+        .map(|plugin| plugin.base)
         .collect();
     match named.as_slice() {
         [only] => Ok(*only),

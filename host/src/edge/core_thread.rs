@@ -196,7 +196,8 @@ impl CoreThread {
         answer: oneshot::Sender<Result<(), String>>,
     ) -> Option<Input> {
         // The version that serves, whose number is another than the configuration's after an upgrade.
-        let serving = self.core.plugins().get(plugin).map_or(plugin, |view| view.index);
+        let views = self.core.plugins();
+        let serving = views.iter().find(|view| view.base == plugin).map_or(plugin, |view| view.index);
         let (input, outcome) = match self.plugins.restart(serving, &origin.client) {
             Ok(input) => (Some(input), Ok(())),
             Err(reason) => (None, Err(reason)),

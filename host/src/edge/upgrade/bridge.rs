@@ -174,16 +174,9 @@ impl Way for Bridge {
         let key = key.to_owned();
         let found = self.core.query_blocking(move |core, _| {
             let views = core.plugins();
-            core.site()
-                .plugins
-                .iter()
-                .zip(views)
-                .position(|(model, _)| super::active::key(model.kind, &model.name) == key)
-                .and_then(|of| {
-                    let (model, views) = (core.site().plugins.get(of)?.clone(), core.plugins());
-                    let view = views.get(of)?;
-                    Some(Serving { serving: view.index, model })
-                })
+            let view = views.iter().find(|view| super::active::key(view.kind, view.name) == key)?;
+            let model = core.site().plugins.get(view.base)?.clone();
+            Some(Serving { serving: view.index, model })
         });
         found.map_err(|error| error.to_string())?.ok_or_else(|| "it is not configured any more".to_owned())
     }

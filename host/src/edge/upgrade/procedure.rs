@@ -492,7 +492,10 @@ impl Upgrader {
             return;
         }
         if self.plugins_at.is_none_or(|at| at.elapsed() >= PLUGINS_EVERY)
-            && let Ok(plugins) = self.bridge.core().query_blocking(|core, _| core.site().plugins.clone())
+            && let Ok(plugins) = self.bridge.core().query_blocking(|core, _| {
+                let views = core.plugins();
+                views.iter().filter_map(|view| core.site().plugins.get(view.base).cloned()).collect()
+            })
         {
             self.plugins = plugins;
             self.plugins_at = Some(Instant::now());
