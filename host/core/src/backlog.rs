@@ -455,6 +455,6 @@ impl Core {
             journal.reason = format!("the backlog cannot be read from the queue's file: {text}");
         }
         let text = format!("the backlog cannot be read from the queue's file, tried again: {text}");
-        self.queue_log(sink, LogLevel::Error, &text);
+        self.queue_log_as(sink, LogLevel::Error, "queue read", &text);
     }
 }

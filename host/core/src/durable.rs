@@ -217,9 +217,14 @@ impl Core {
     }
 
     pub(crate) fn queue_log(&mut self, sink: SinkId, level: LogLevel, text: &str) {
+        let code = if level == LogLevel::Error { "queue" } else { "queue note" };
+        self.queue_log_as(sink, level, code, text);
+    }
+
+    /// `code`: what is left out when it comes too often, together.
+    pub(crate) fn queue_log_as(&mut self, sink: SinkId, level: LogLevel, code: &'static str, text: &str) {
         let name =
             self.site.sinks.get(sink.number() as usize).map(|config| config.name.clone()).unwrap_or_default();
-        let code = if level == LogLevel::Error { "queue" } else { "queue note" };
         self.log(level, (code, u64::from(sink.number())), vec![("sink", name)], text);
     }
 
@@ -348,7 +353,15 @@ impl Sink {
             journal.counters_at_ns.get_or_insert(now_ns + COUNTERS_NS);
         }
         if journal.paused_until_ns > now_ns {
-            return Some(Due { at_ns: journal.paused_until_ns, records: true });
+            let paused = Due { at_ns: journal.paused_until_ns, records: true };
+            // A full disk takes ends and counters: they show what is given up while it lasts, and free the room that ends
+            // it. A refused record that is not on disk goes with its end only.
+            let takes = journal.full && (journal.has_ends() || journal.has_counters());
+            let at_ns = (journal.offered_ns + COUNTERS_NS).max(now_ns);
+            if takes && at_ns < paused.at_ns && journal.kept().next().is_none() {
+                return Some(Due { at_ns, records: false });
+            }
+            return Some(paused);
         }
         if journal.fresh >= most {
             return Some(Due { at_ns: now_ns, records: true });
@@ -404,7 +417,7 @@ impl Sink {
         let oldest = committed.oldest;
         let Some(journal) = &mut self.journal else { return false };
         let Some((before, tokens)) = journal.commit(number, committed, now_ns) else { return false };
-        if journal.load_failures == 0 {
+        if journal.load_failures == 0 && journal.failures == 0 {
             journal.reason.clear();
         }
         let upto = journal.committed;

@@ -57,6 +57,8 @@ pub(crate) enum Phase {
 struct Offered {
     number: u64,
     upto: u64,
+    /// It carries records, not only ends and counters.
+    rows: bool,
     content: Gathered,
 }
 
@@ -337,6 +339,7 @@ impl Journal {
         content.accepted -= self.gathered.accepted;
         content.names.clone_from(&names);
         self.last_transaction += 1;
+        let carries_rows = !rows.is_empty();
         let transaction = Transaction {
             number: self.last_transaction,
             names,
@@ -347,7 +350,7 @@ impl Journal {
             next: next.saturating_add(RESERVE),
             now_ns,
         };
-        self.offered = Some(Offered { number: self.last_transaction, upto, content });
+        self.offered = Some(Offered { number: self.last_transaction, upto, rows: carries_rows, content });
         self.offered_ns = now_ns;
         (self.content_at_ns, self.counters_at_ns) = (None, None);
         transaction
@@ -375,7 +378,10 @@ impl Journal {
         }
         let kept = self.kept.split_off(&offered.upto);
         let kept = std::mem::replace(&mut self.kept, kept);
-        (self.failures, self.paused_until_ns, self.full) = (0, 0, false);
+        // Counters that a full disk took do not say that it takes records again.
+        if offered.rows || (self.fresh == 0 && self.kept.is_empty()) {
+            (self.failures, self.paused_until_ns, self.full) = (0, 0, false);
+        }
         Some((before, kept.into_values().map(|record| record.commit).filter(|commit| *commit != 0).collect()))
     }
 
