@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use busbar_core::journal::Name;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::{bytes::crc32, fault::Fault};
 
@@ -154,6 +154,34 @@ pub(crate) fn read(connection: &Connection, id: u32) -> Result<Option<Name>, Fau
         Err(error) if error.sqlite_error().is_none() => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Columns for [`whole`].
+pub(crate) const COLUMNS: &str = "id, device, point, unit, crc";
+
+/// Number and name of a row with [`COLUMNS`]; `None` when it is damaged.
+pub(crate) fn whole(row: &Row<'_>) -> Option<(u32, Name)> {
+    let id: u32 = row.get(0).ok()?;
+    let name = Name { device: row.get(1).ok()?, point: row.get(2).ok()?, unit: row.get(3).ok()? };
+    (checksum(id, &name) == row.get::<_, i64>(4).ok()?).then_some((id, name))
+}
+
+/// Calls `each` for the entries as the index holds them, until it cannot be read any further.
+pub(crate) fn each_in_index(
+    connection: &Connection,
+    order: &str,
+    each: &mut impl FnMut(&Row<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM names INDEXED BY sqlite_autoindex_names_1 \
+         ORDER BY device {order}, point {order}, unit {order}, crc {order}"
+    );
+    let Ok(mut statement) = connection.prepare(&sql) else { return Ok(()) };
+    let Ok(mut rows) = statement.query([]) else { return Ok(()) };
+    while let Ok(Some(row)) = rows.next() {
+        each(row)?;
+    }
+    Ok(())
 }
 
 /// A damaged entry is never found again: its number stays with the records that were written under it.

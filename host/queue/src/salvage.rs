@@ -10,8 +10,8 @@ use std::{
     path::Path,
 };
 
-use busbar_core::journal::{Entry, Ledger, Name};
-use rusqlite::{Connection, OpenFlags};
+use busbar_core::journal::{Entry, Ledger};
+use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::{
     DAMAGED, aside, codec, database,
@@ -126,19 +126,18 @@ fn copy_names(
     found: &mut Found,
 ) -> Result<(), Fault> {
     found.names.extend(introduced.iter().flat_map(|names| names.introduced_ids()));
-    found.gaps += scan(source, "names", "id, device, point, unit", |id, row| {
-        let Ok(id) = u32::try_from(id) else { return Ok(()) };
-        let name = (|| {
-            Ok::<_, rusqlite::Error>(Name { device: row.get(1)?, point: row.get(2)?, unit: row.get(3)? })
-        })();
-        let whole = name.is_ok() && matches!(names::read(source, id), Ok(Some(_)));
-        if let (true, Ok(name)) = (whole, name) {
-            names::insert(target, id, &name)?;
-            found.names.insert(id);
-        }
-        Ok(())
-    })?;
-    Ok(())
+    let mut seen = std::mem::take(&mut found.names);
+    let mut take = |row: &Row<'_>| match names::whole(row) {
+        Some((id, name)) if seen.insert(id) => names::insert(target, id, &name),
+        _ => Ok(()),
+    };
+    let gaps = scan(source, "names", names::COLUMNS, |_, row| take(row));
+    // The index holds all of them once more: from both ends as far as it can be read.
+    let index = names::each_in_index(source, "ASC", &mut take)
+        .and_then(|()| names::each_in_index(source, "DESC", &mut take));
+    found.names = seen;
+    found.gaps += gaps?;
+    index
 }
 
 fn copy_rows(source: &Connection, target: &Connection, found: &mut Found) -> Result<(), Fault> {

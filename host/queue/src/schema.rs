@@ -3,7 +3,8 @@
 //! * `rows`: one per poll of one device, keyed by the number of its first record; numbers are never used twice, so a
 //!   key never comes back (SQLite's own row ids would restart at 1 after a drain). `mask` says which entries ended.
 //! * `parked`: one per refused record, with its content and the reason.
-//! * `names`: the dictionary; a record names its point by `id`.
+//! * `names`: the dictionary; a record names its point by `id`. Its index holds everything once more: a damaged page of
+//!   either does not take the names of a whole backlog.
 //! * `head0`, `head1`: ledger, next number and clock, written in turns with every transaction.
 
 use rusqlite::Connection;
@@ -25,7 +26,7 @@ pub(crate) const QUEUE: Kind = Kind {
             data BLOB NOT NULL);
         CREATE TABLE names(
             id INTEGER PRIMARY KEY, device TEXT NOT NULL, point TEXT NOT NULL, unit TEXT NOT NULL,
-            crc INTEGER NOT NULL, UNIQUE(device, point, unit));
+            crc INTEGER NOT NULL, UNIQUE(device, point, unit, crc));
         CREATE TABLE head0(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
         CREATE TABLE head1(id INTEGER PRIMARY KEY, data BLOB NOT NULL);",
 };

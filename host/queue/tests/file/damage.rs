@@ -99,6 +99,24 @@ fn one_leaf_costs_its_rows_only() {
 }
 
 #[test]
+fn the_names_are_there_twice() {
+    let place = filled();
+    let connection = rusqlite::Connection::open(place.path()).unwrap();
+    let ask = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, usize>(0)).unwrap();
+    let roots = ["names", "sqlite_autoindex_names_1"]
+        .map(|name| ask(&format!("SELECT rootpage FROM sqlite_master WHERE name = '{name}'")));
+    drop(connection);
+    for root in roots {
+        let place = copy(&place);
+        edit(&place, |bytes| bytes[(root - 1) * PAGE..root * PAGE].fill(0xa5));
+        let (mut file, recovered) = place.open();
+        assert_eq!(recovered.ledger.pending, RECORDS - 150, "{:?}", recovered.notes);
+        assert_eq!(recovered.ledger.dropped.get(DAMAGED), None);
+        assert_eq!(waiting(&mut file, 100).len() as u64, RECORDS - 150);
+    }
+}
+
+#[test]
 fn content_that_changed_silently_is_found_when_it_is_read() {
     let place = filled();
     // "text 2800" is in the content of one row; its page stays well-formed.
