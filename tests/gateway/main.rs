@@ -16,6 +16,7 @@ mod broker;
 mod cases;
 mod commands;
 mod converter;
+mod disk;
 mod ems;
 mod harness;
 mod import;

@@ -22,6 +22,9 @@ const MAX_REGISTERS: u16 = 125;
 pub enum Manner {
     /// Every float32 at an even address holds the number of the request: newer answers have larger values.
     Counting,
+    /// The float32 at address 0 holds the number of the request, the others what [`measured`] says: values that look
+    /// measured and are known to whoever knows the number.
+    Measuring,
     /// Takes connections and requests, never answers.
     Hanging,
 }
@@ -168,15 +171,28 @@ async fn serve(mut stream: TcpStream, manner: Manner, seen: Arc<Seen>) -> Option
         let [t0, t1, 0, 0, 0, 6, unit, 3, a0, a1, c0, c1] = head else { return None };
         let (address, count) =
             (u16::from_be_bytes([a0, a1]), u16::from_be_bytes([c0, c1]).min(MAX_REGISTERS));
-        #[allow(clippy::cast_precision_loss, reason = "request numbers stay far below 2^24")]
-        let [b0, b1, b2, b3] = (number as f32).to_be_bytes();
         let bytes = u8::try_from(count * 2).ok()?;
         let mut answer = vec![t0, t1, 0, 0, 0, 3 + bytes, unit, 3, bytes];
         for register in address..address.saturating_add(count) {
+            let at = if manner == Manner::Measuring { register & !1 } else { 0 };
+            let [b0, b1, b2, b3] = measured(number, at).to_be_bytes();
             answer.extend(if register % 2 == 0 { [b0, b1] } else { [b2, b3] });
         }
         stream.write_all(&answer).await.ok()?;
     }
+}
+
+/// The float32 at an even address in the answer to request `number`: the number itself at 0, elsewhere some 230 V or 50 Hz
+/// with noise in all lower digits, as meters answer.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "request numbers stay far below 2^24")]
+pub fn measured(number: u64, address: u16) -> f32 {
+    if address == 0 {
+        return number as f32;
+    }
+    // Upper bits of a multiplicative hash; 16 of them are noise of one part in a thousand.
+    let hash = (number << 16 | u64::from(address)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+    (230.0 + f32::from(address)) * (1.0 + hash as f32 / 65_536_000.0)
 }
 
 /// A port on which nobody listens: connections are refused at once.

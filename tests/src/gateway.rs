@@ -30,6 +30,8 @@ pub struct Site {
     pub dir: TempDir,
     /// Where the admin listener will be.
     pub admin: SocketAddr,
+    /// Words before the command line of the running gateway, e.g. those that enter a namespace; usually none.
+    pub before: Vec<String>,
 }
 
 impl Site {
@@ -48,7 +50,8 @@ impl Site {
     /// When the file cannot be written.
     #[must_use]
     pub fn with_host(host: &str, body: &str) -> Self {
-        let site = Self { dir: tempfile::tempdir().unwrap(), admin: ([127, 0, 0, 1], ports::free()).into() };
+        let admin = ([127, 0, 0, 1], ports::free()).into();
+        let site = Self { dir: tempfile::tempdir().unwrap(), admin, before: Vec::new() };
         site.write(host, body);
         site
     }
@@ -241,10 +244,13 @@ impl Drop for Gateway {
         let tail = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n");
         let config = std::fs::read_to_string(self.site.config()).unwrap_or_default();
         eprintln!("=== plugins.toml ===\n{config}\n=== gateway: {ended}, last lines of its log ===\n{tail}");
-        if let Ok(points) =
-            admin::request(self.site.admin, "GET", "/api/v1/points", Some(&self.token()), None)
-        {
-            eprintln!("=== points ===\n{:.4000}", points.body);
+        // The folder of its data may be out of sight.
+        let token =
+            std::fs::read_to_string(self.site.dir.path().join("data/admin.token")).unwrap_or_default();
+        for path in ["/api/v1/sinks", "/api/v1/points"] {
+            if let Ok(answer) = admin::request(self.site.admin, "GET", path, Some(token.trim()), None) {
+                eprintln!("=== {path} ===\n{:.4000}", answer.body);
+            }
         }
         let audit = self.audit().join("\n");
         if !audit.is_empty() {
@@ -255,7 +261,15 @@ impl Drop for Gateway {
 
 fn launch(site: &Site, env: &[(&str, &str)]) -> std::process::Child {
     let log = File::options().create(true).append(true).open(site.dir.path().join("log")).unwrap();
-    let mut command = Command::new(built::gateway());
+    let gateway = built::gateway();
+    let mut command = match site.before.split_first() {
+        None => Command::new(gateway),
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(gateway);
+            command
+        }
+    };
     command.arg("run").arg("--config").arg(relative(&site.config(), site.dir.path()));
     command.current_dir(site.dir.path()).stdin(Stdio::null()).env("NO_COLOR", "1");
     command.envs(env.iter().copied());

@@ -27,6 +27,7 @@ pub mod peer;
 pub mod ports;
 pub mod proc;
 pub mod recorder;
+pub mod small_disk;
 pub mod wait;
 
 pub use broker::Broker;
@@ -34,4 +35,5 @@ pub use gateway::Gateway;
 pub use observer::{Message, Observer};
 pub use peer::{Peer, Place};
 pub use recorder::Recorder;
+pub use small_disk::SmallDisk;
 pub use wait::until;

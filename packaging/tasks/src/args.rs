@@ -36,7 +36,9 @@ impl Task {
             Self::Fmt => "format the sources (--check: only look)",
             Self::Demo => "simulated devices, broker and gateway on this terminal",
             Self::Bench => "measure; writes target/bench/report.md and report.json",
-            Self::Soak => "the long forms of stories that the tests tell shortly: upgrade, queue",
+            Self::Soak => {
+                "the long forms of stories that the tests tell shortly: survival, outage, queue, upgrade"
+            }
         }
     }
 
@@ -66,7 +68,15 @@ impl Task {
                 "`cargo task soak upgrade`: the Modbus driver under 20 meters at 200 ms, v1 -> v2 -> v1 ten times, then 60\n\
                  versions one after another; says the longest gap and what the memory did. About 13 minutes.\n\
                  `cargo task soak queue`: the queue file, 1000 times killed with kill -9, 2000 times damaged at random. About 10\n\
-                 minutes. Without a word: both."
+                 minutes.\n\
+                 `cargo task soak survival`: gateway, broker and EMS killed at 200 random moments under load, compared with what\n\
+                 the devices served. About 5 minutes. Options:\n\
+                 \x20 --rounds N        interruptions (200)\n\
+                 \x20 --seed N          the moments of an earlier run\n\
+                 `cargo task soak outage`: the far side is away while 50,000 records a second come, then everything arrives; says\n\
+                 rates, memory and bytes on disk. About 3 minutes. Options:\n\
+                 \x20 --records N       records of the outage (5000000)\n\
+                 Without a word: all."
             }
             Self::Bench => {
                 "Builds the release gateway, then measures it beside its peers on the same simulated devices. No limit is\n\
@@ -84,6 +94,8 @@ pub(crate) struct Options {
     pub(crate) no_setup: bool,
     pub(crate) filter: Option<String>,
     pub(crate) rest: Vec<String>,
+    /// Variables that the long form of a story reads.
+    pub(crate) story: Vec<(&'static str, String)>,
 }
 
 /// What the command line means.
@@ -108,7 +120,14 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Parsed, Strin
         match (word.as_str(), task) {
             ("--help" | "-h", _) => return Ok(Parsed::Help(help(task))),
             ("--", Task::Demo | Task::Bench) => options.rest.extend(words.by_ref()),
-            ("upgrade" | "queue", Task::Soak) => options.rest.push(word),
+            ("upgrade" | "queue" | "survival" | "outage", Task::Soak) => options.rest.push(word),
+            ("--rounds", Task::Soak) => {
+                options.story.push(("BUSBAR_TEST_ROUNDS", count(&word, words.next())?))
+            }
+            ("--seed", Task::Soak) => options.story.push(("BUSBAR_TEST_SEED", count(&word, words.next())?)),
+            ("--records", Task::Soak) => {
+                options.story.push(("BUSBAR_BACKLOG_RECORDS", count(&word, words.next())?));
+            }
             ("--json", _) => options.json = true,
             ("--check", Task::Fmt) => options.check = true,
             ("--no-setup", Task::Test) => options.no_setup = true,
@@ -120,6 +139,15 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Parsed, Strin
         }
     }
     Ok(Parsed::Run(task, options))
+}
+
+/// The number behind an option, as text again.
+fn count(option: &str, word: Option<String>) -> Result<String, String> {
+    let word = word.unwrap_or_default();
+    match word.parse::<u64>() {
+        Ok(number) if number > 0 => Ok(number.to_string()),
+        _ => Err(format!("expected a number above 0 after {option}, found '{word}'")),
+    }
 }
 
 fn overview() -> String {
@@ -165,5 +193,11 @@ mod tests {
         assert!(words("tset").unwrap_err().contains("expected a task, found 'tset'"));
         let Ok(Parsed::Run(_, options)) = words("bench -- --seconds 5") else { panic!() };
         assert_eq!(options.rest, ["--seconds", "5"]);
+        let Ok(Parsed::Run(_, options)) = words("soak survival --rounds 20 --seed 7") else { panic!() };
+        assert_eq!(options.rest, ["survival"]);
+        assert_eq!(options.story, [("BUSBAR_TEST_ROUNDS", "20".into()), ("BUSBAR_TEST_SEED", "7".into())]);
+        assert!(words("soak outage --records many").unwrap_err().contains("found 'many'"));
+        assert!(words("soak outage --records").unwrap_err().contains("expected a number"));
+        assert!(words("test --rounds 3").unwrap_err().contains("no option"));
     }
 }

@@ -46,7 +46,7 @@ fn run(task: Task, options: &Options) -> ExitCode {
         Task::Fmt => checks::fmt(&mut report, options.check),
         Task::Demo => demo::run(&mut report, &options.rest),
         Task::Bench => bench::run(&mut report, &options.rest),
-        Task::Soak => soak::run(&mut report, &options.rest),
+        Task::Soak => soak::run(&mut report, &options.rest, &options.story),
     }
     report.finish()
 }

@@ -1,5 +1,6 @@
 //! Stories whose result is a time: run alone.
 
+mod backlog;
 mod crowd;
 mod demo;
 mod isolation;
