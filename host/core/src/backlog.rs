@@ -158,6 +158,14 @@ impl Sink {
         if !self.queue.is_whole() && all && fits {
             self.queue.set_reach(u64::MAX);
             self.nothing_to_read();
+        } else if !self.queue.is_whole()
+            && all
+            && journal.failures > 0
+            && let Some(number) = self.queue.number_at(self.limits.window.max(1))
+            && number > self.queue.reach()
+        {
+            // The file has no room for what waits here, and nothing before it: it is delivered from memory.
+            self.queue.set_reach(number);
         }
     }
 
