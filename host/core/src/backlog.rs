@@ -19,7 +19,7 @@ use crate::{
     books::Drop,
     journal::{Ledger, Loaded, Name, Row},
     journaling::{Journal, Loading, MAX_SETTLED},
-    model::Order,
+    model::{Order, Queue},
     output::LogLevel,
     queue::Record,
     rows::{Known, record_of},
@@ -29,8 +29,6 @@ use crate::{
 
 /// Most bytes of the window.
 const MAX_WINDOW_BYTES: u64 = 32 << 20;
-/// Records beyond the window that wait for the disk: so many times `flush.records`.
-const GATHER: usize = 20;
 /// Bytes of these.
 const MAX_GATHER_BYTES: u64 = 16 << 20;
 /// Memory that replaces a file which cannot be opened.
@@ -43,6 +41,14 @@ const LOOK_NS: u64 = SECOND / 50;
 /// Pauses after a failed reading: the first, the longest.
 const LOAD_PAUSE_NS: u64 = SECOND / 2;
 const MAX_LOAD_PAUSE_NS: u64 = 30 * SECOND;
+
+impl Queue {
+    /// Most records of one sink in memory: the window, live records beside it, what is on its way, and what waits for the
+    /// disk, twenty times `flush.records`.
+    pub(crate) fn most_in_memory(&self) -> usize {
+        2 * self.window.max(1) + self.in_flight.max(1) + 20 * self.flush_records.max(1)
+    }
+}
 
 impl Sink {
     /// Takes a record of the ledger into a queue on disk.
@@ -68,14 +74,18 @@ impl Sink {
             return true;
         }
         let window = self.limits.window.max(1);
-        if self.queue.live_from() == u64::MAX {
-            if self.queue.is_whole() {
-                self.queue.set_reach(self.queue.next_number());
-            }
-        } else if self.queue.live_len() >= (window / 2).max(1) || self.queue.bytes() >= MAX_WINDOW_BYTES {
+        let live = self.queue.live_from() != u64::MAX;
+        if live && (self.queue.live_len() >= (window / 2).max(1) || self.queue.bytes() >= MAX_WINDOW_BYTES) {
             self.live_becomes_backlog();
         }
-        let most = 2 * window + GATHER * self.limits.flush_records.max(1);
+        // What was on its way when the connection ended may be more than a window.
+        let beyond = self.queue.number_at(window).filter(|number| *number < self.queue.live_from());
+        if self.queue.is_whole() && (beyond.is_some() || !live) {
+            self.queue.set_reach(beyond.unwrap_or(self.queue.next_number()));
+            self.queue.rewind();
+            self.leave_memory();
+        }
+        let most = self.limits.most_in_memory();
         self.queue.pending() < most && self.queue.bytes() < 2 * MAX_WINDOW_BYTES + MAX_GATHER_BYTES
     }
 

@@ -65,7 +65,7 @@ impl Core {
                 journal.fresh
             ));
         }
-        let most = 3 * state.limits.window.max(1) + 20 * state.limits.flush_records.max(1) + 300;
+        let most = state.limits.most_in_memory() + state.limits.window + 300;
         // What waited for a file that could not be opened is in memory until the first transaction is on disk.
         let adopted = journal.opened_at.is_some_and(|first| journal.committed > first);
         if adopted && state.queue.len() > 2 * most {
