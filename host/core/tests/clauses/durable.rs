@@ -343,7 +343,7 @@ fn while_the_disk_is_full_delivery_goes_on_and_the_same_is_offered_again() {
 
 #[test]
 fn beyond_bounded_memory_the_newest_is_dropped_as_disk_full() {
-    let queue = Queue { window: 10, flush_records: 1, ..Queue::default() };
+    let queue = Queue { window: 10, in_flight: 5, flush_records: 1, ..Queue::default() };
     let mut desk = Desk::running(plant(1, queue));
     desk.down();
     desk.file.full = true;
@@ -599,7 +599,8 @@ fn a_token_is_committed_when_the_transaction_is_on_disk() {
 
 #[test]
 fn a_token_of_a_record_that_is_dropped_is_not_committed() {
-    let mut desk = Desk::running(plant(1, Queue { window: 1, flush_records: 1, ..Queue::default() }));
+    let mut desk =
+        Desk::running(plant(1, Queue { window: 1, in_flight: 1, flush_records: 1, ..Queue::default() }));
     desk.down();
     desk.file.full = true;
     for _ in 0..60 {
