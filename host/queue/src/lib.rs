@@ -33,6 +33,7 @@ mod scan;
 mod schema;
 mod settle;
 mod state;
+mod wal;
 
 pub use clock::Now;
 pub use draft::Limits;

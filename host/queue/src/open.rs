@@ -11,6 +11,7 @@ use crate::{
     head::Head,
     salvage::salvage,
     schema::{self, QUEUE},
+    wal::{self, Log},
 };
 
 /// Opens the file at `path`, or makes it. What is damaged, foreign or newer is kept aside first, and told in `notes`.
@@ -26,18 +27,23 @@ pub(crate) fn connect(
         notes.push(format!("{shown}: the salvage of a damaged file, interrupted before, was finished"));
     }
     let log_missing = std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0) && !aside::wal(path).exists();
+    let log = wal::look(&aside::wal(path))?;
     match whole(path, sync) {
         Ok((connection, mut head)) => {
-            if log_missing && !head.clean {
+            let missing = log_missing && !head.clean;
+            if missing || log != Log::Sound {
+                // What the far side has seen of it is not known.
                 head.next = head.next.max(unreached(wall_ns));
-                notes.push(format!(
-                    "{shown}: was not closed in order and its -wal file is missing: transactions since the last checkpoint \
-                     are lost"
-                ));
+                notes.push(format!("{shown}: {}", lost_log(log)));
             }
             return Ok((connection, head));
         }
-        Err(Fault::Damaged(why)) => notes.extend(salvage(path, &why, None, wall_ns)?),
+        Err(Fault::Damaged(why)) => {
+            if log != Log::Sound {
+                notes.push(format!("{shown}: {}", lost_log(log)));
+            }
+            notes.extend(salvage(path, &why, None, wall_ns)?);
+        }
         Err(Fault::Foreign(why)) => {
             if let Some(kept) = aside::keep_damaged(path)? {
                 notes.push(format!("{shown}: {why}; kept aside as {}, a new queue begins", kept.display()));
@@ -55,6 +61,16 @@ pub(crate) fn connect(
         Err(fault) => return Err(fault),
     }
     whole(path, sync)
+}
+
+fn lost_log(log: Log) -> String {
+    match log {
+        Log::Sound => "was not closed in order and its -wal file is missing: transactions since the last checkpoint are \
+                       lost"
+            .to_owned(),
+        Log::Headless => "the head of its -wal file is damaged: transactions since the last checkpoint are lost".to_owned(),
+        Log::Broken(commits) => format!("its -wal file is damaged: the last {commits} transactions or more are lost"),
+    }
 }
 
 /// A number that no queue reaches by counting: microseconds since 1970.

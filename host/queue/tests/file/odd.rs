@@ -156,6 +156,30 @@ fn a_missing_log_is_told_and_numbers_do_not_come_back() {
 }
 
 #[test]
+fn a_damaged_log_is_told() {
+    let place = Place::new();
+    let (mut file, _) = place.open();
+    for number in 0..20 {
+        commit(&mut file, &rows(vec![row(number * 10 + 1..=number * 10 + 10, 0)], 0));
+    }
+    let crashed = crate::crash::copy(&place);
+    for at in [5, 40_000] {
+        let place = crate::crash::copy(&crashed);
+        let log = format!("{}-wal", place.path().display());
+        let mut bytes = fs::read(&log).unwrap();
+        bytes[at] ^= 0x10;
+        fs::write(&log, bytes).unwrap();
+        let (mut file, recovered) = place.open();
+        assert!(
+            recovered.notes[0].contains("damaged") && recovered.notes[0].contains("lost"),
+            "{recovered:?}"
+        );
+        assert!(recovered.next >= 1_767_225_600_000_000 && recovered.ledger.pending < 200);
+        assert_eq!(waiting(&mut file, 9).len() as u64, recovered.ledger.pending);
+    }
+}
+
+#[test]
 fn a_foreign_log_is_not_believed() {
     let place = Place::new();
     let (mut file, _) = place.open();
