@@ -78,7 +78,7 @@ pub(crate) fn plan(findings: &mut Findings, name: &str, ini: &Ini, options: &Opt
         made.plan.devices.extend(device);
     }
     if ini.sections.iter().all(|section| section.name == DEFAULT) {
-        let at = crate::findings::At::default();
+        let at = crate::findings::At { span: Some(crate::findings::Span::default()), ..Default::default() };
         findings.error(at, "a section per device, or [MAINMODBUS]", "no section", "is this the right file?");
     }
     made.plan.tail = vec![
