@@ -9,6 +9,7 @@
 
 mod bench;
 mod commands;
+mod desk;
 mod devices;
 mod durable;
 mod edges;
