@@ -74,12 +74,16 @@ impl Sink {
             return true;
         }
         let window = self.limits.window.max(1);
+        if self.queue.is_in_poll() && self.queue.pending() < 2 * window {
+            // A poll is not torn: the gap begins after it.
+            return true;
+        }
         let live = self.queue.live_from() != u64::MAX;
         if live && (self.queue.live_len() >= (window / 2).max(1) || self.queue.bytes() >= MAX_WINDOW_BYTES) {
             self.live_becomes_backlog();
         }
         // What was on its way when the connection ended may be more than a window.
-        let beyond = self.queue.number_at(window).filter(|number| *number < self.queue.live_from());
+        let beyond = self.queue.poll_from(window).filter(|number| *number < self.queue.live_from());
         if self.queue.is_whole() && (beyond.is_some() || !live) {
             self.queue.set_reach(beyond.unwrap_or(self.queue.next_number()));
             self.queue.rewind();
@@ -171,7 +175,7 @@ impl Sink {
         } else if !self.queue.is_whole()
             && all
             && journal.failures > 0
-            && let Some(number) = self.queue.number_at(self.limits.window.max(1))
+            && let Some(number) = self.queue.poll_from(self.limits.window.max(1))
             && number > self.queue.reach()
         {
             // The file has no room for what waits here, and nothing before it: it is delivered from memory.

@@ -408,7 +408,7 @@ impl Sink {
         if recovered.ledger.pending > 0 && recovered.oldest < recovered.next {
             // What comes back is older than anything here.
             self.queue.set_reach(recovered.oldest);
-        } else if let Some(number) = self.queue.number_at(self.limits.window.max(1)) {
+        } else if let Some(number) = self.queue.poll_from(self.limits.window.max(1)) {
             self.queue.set_reach(number);
         }
     }

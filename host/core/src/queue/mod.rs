@@ -230,9 +230,17 @@ impl Queue {
         self.position(number)
     }
 
-    /// Number at a place.
-    pub(crate) fn number_at(&self, place: usize) -> Option<u64> {
-        self.entries.get(place).map(|entry| entry.number)
+    /// Number of the first record at a place or behind it with which a poll begins.
+    pub(crate) fn poll_from(&self, place: usize) -> Option<u64> {
+        let places = place.min(self.entries.len())..;
+        let mut here =
+            self.entries.range(places.clone()).zip(self.entries.iter().skip(places.start.saturating_sub(1)));
+        here.find(|(_, before)| before.record.end).map(|(entry, _)| entry.number)
+    }
+
+    /// The newest record is not the last of its poll: more of it is coming.
+    pub(crate) fn is_in_poll(&self) -> bool {
+        self.entries.back().is_some_and(|entry| !entry.record.end)
     }
 
     /// Waiting records made from the table, from `number` on: number and point.

@@ -44,6 +44,23 @@ fn numbers_grow_and_never_come_back() {
 }
 
 #[test]
+fn a_gap_begins_where_a_poll_begins() {
+    let mut queue = Queue::new();
+    assert_eq!((queue.poll_from(0), queue.poll_from(4)), (None, None));
+    for poll in 0..3 {
+        for value in 0..3 {
+            queue.push(record(poll, value as u32, value));
+            assert!(queue.is_in_poll());
+        }
+        queue.end_of_poll();
+        assert!(!queue.is_in_poll());
+    }
+    let begins: Vec<_> = (1..10).map(|place| queue.poll_from(place)).collect();
+    let (second, third) = (Some(4), Some(7));
+    assert_eq!(begins, [second, second, second, third, third, third, None, None, None]);
+}
+
+#[test]
 fn a_poll_is_not_torn_by_the_window() {
     let mut queue = Queue::new();
     for poll in 0..2 {
