@@ -37,6 +37,8 @@ pub(crate) struct Context<'a> {
     pub(crate) masked: RefCell<BTreeSet<String>>,
     /// Keys whose values came by a reference, as written.
     pub(crate) references: RefCell<BTreeMap<String, String>>,
+    /// Texts of plugins that are behind the mask and whose references may be shown.
+    pub(crate) quoted: RefCell<BTreeSet<String>>,
     /// Points so far, against [`MAX_POINTS`].
     pub(crate) points: Cell<usize>,
     /// Values that could not be made (a reference or a variable leads nowhere): CHECK would complain about a
@@ -62,6 +64,7 @@ impl<'a> Context<'a> {
             strict,
             masked: RefCell::default(),
             references: RefCell::default(),
+            quoted: RefCell::default(),
             points: Cell::new(0),
             lost: Cell::new(0),
             lost_places: RefCell::default(),
@@ -125,6 +128,15 @@ impl<'a> Context<'a> {
         if !redact::telling(name) {
             self.masked.borrow_mut().remove(key);
             self.references.borrow_mut().insert(key.to_owned(), raw.to_owned());
+        }
+    }
+
+    /// A text of a plugin with references, none of which leads to a secret: print-config quotes the references. The value
+    /// itself stays behind the mask everywhere.
+    pub(crate) fn quote(&self, key: &str, raw: &str) {
+        if !redact::telling(key.rsplit('.').next().unwrap_or_default()) {
+            self.references.borrow_mut().insert(key.to_owned(), raw.to_owned());
+            self.quoted.borrow_mut().insert(key.to_owned());
         }
     }
 

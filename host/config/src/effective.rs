@@ -34,6 +34,8 @@ pub(crate) struct Notes {
     pub(crate) masked: BTreeSet<String>,
     /// Keys of the host, and numbers and switches of plugins, whose values came by a reference, as written.
     pub(crate) references: BTreeMap<String, String>,
+    /// Texts of plugins that are behind the mask and whose references may be shown.
+    pub(crate) quoted: BTreeSet<String>,
     /// Where keys with references to the environment have their values from.
     pub(crate) origins: BTreeMap<String, Vec<Origin>>,
     /// Beside [`Site::devices`].
@@ -393,11 +395,17 @@ impl Writer<'_> {
 
     /// A plugin's value with its secrets replaced and its texts escaped.
     fn hidden(&self, path: &str, value: &Json, in_point: bool) -> Json {
+        let reference = self.notes.references.get(path);
+        // In a point braces have a meaning of their own.
+        let quoted = self.notes.quoted.contains(path) && !in_point;
         if self.notes.masked.contains(path) {
-            return MASK.into();
+            return match reference {
+                Some(raw) if quoted => redact::urls(raw).into(),
+                _ => MASK.into(),
+            };
         }
-        // A number, a switch, a word of a list, or an address: other texts are behind the mask.
-        if let Some(raw) = self.notes.references.get(path).filter(|raw| is_whole(raw)) {
+        // A number, a switch, or a word of a list.
+        if let Some(raw) = reference.filter(|raw| is_whole(raw)) {
             return raw.as_str().into();
         }
         match value {

@@ -184,6 +184,7 @@ fn load_inner(path: &Path, text: Option<&str>, plugins: &dyn PluginInfo, options
     let notes = effective::Notes {
         masked: cx.masked.into_inner(),
         references: cx.references.into_inner(),
+        quoted: cx.quoted.into_inner(),
         origins: cx.origins.into_inner(),
         devices: made.devices,
         sinks: made.sinks,

@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::source;
+use crate::{redact, source};
 
 /// Largest secret that is read from a file.
 const MAX_SECRET: usize = 64 * 1024;
@@ -48,6 +48,18 @@ pub(crate) fn is_secret(text: &str) -> bool {
 /// The text is nothing but one reference.
 pub(crate) fn is_whole(text: &str) -> bool {
     text.starts_with("${") && text.find('}') == Some(text.len() - 1)
+}
+
+/// All references in the text lead to the environment, to variables whose names do not speak of secrets: the text as it is
+/// written gives nothing away. A default in it is no more secret than a text that stands there without a variable.
+pub(crate) fn is_telling_nothing(text: &str) -> bool {
+    text.match_indices("${")
+        .filter(|(at, _)| !text.get(..*at).is_some_and(|before| before.ends_with('$')))
+        .all(|(at, mark)| {
+            let inner = text.get(at + mark.len()..).and_then(|inner| inner.split_once('}'));
+            let name = inner.and_then(|(inner, _)| inner.strip_prefix("env:"));
+            name.is_some_and(|name| !redact::telling(name.split_once(":-").map_or(name, |(name, _)| name)))
+        })
 }
 
 /// Where the value of a reference to the environment came from, for print-config.
@@ -266,6 +278,24 @@ mod tests {
         );
         let (expected, _, help) = vault.resolve("${env:GONE:-default}").unwrap_err();
         assert_eq!((expected.as_str(), help.as_str()), ("a readable file", "GONE_FILE names this file"));
+    }
+
+    #[test]
+    fn what_may_be_quoted() {
+        for text in ["${env:URL:-http://h}", "${env:SECONDS}s", "a${env:A}b${env:B:-c}", "$${file:x}${env:A}"]
+        {
+            assert!(is_telling_nothing(text), "{text}");
+        }
+        for text in [
+            "${env:EMS_TOKEN}",
+            "${file:x}",
+            "${cred:x}",
+            "${env:A}${cred:x}",
+            "${env:A",
+            "${env:DB_PASSWORD:-x}",
+        ] {
+            assert!(!is_telling_nothing(text), "{text}");
+        }
     }
 
     #[test]

@@ -155,15 +155,21 @@ fn beside(cx: &Context<'_>, key: &str, node: &Node, place: &Place<'_>, value: &m
                 beside(cx, &format!("{key}[{at}]"), item, &place.step(&at.to_string()), inner);
             }
         }
-        (Data::Text(raw) | Data::Cell(raw), value) if secret::is_whole(raw) => {
-            let typed = value.as_str().and_then(|text| typed(place, text.trim()));
-            let is_word = is_word(place, value);
+        (Data::Text(raw) | Data::Cell(raw), value) if secret::is_secret(raw) => {
+            let whole = secret::is_whole(raw);
+            let typed = value.as_str().filter(|_| whole).and_then(|text| typed(place, text.trim()));
+            let is_plain = typed.is_some() || (whole && is_word(place, value));
             if let Some(typed) = typed {
                 *value = typed;
-            } else if !is_word {
+            }
+            if place.is_secret() {
                 return;
             }
-            cx.reveal(key, raw);
+            if is_plain {
+                cx.reveal(key, raw);
+            } else if secret::is_telling_nothing(raw) {
+                cx.quote(key, raw);
+            }
         }
         _ => {}
     }

@@ -127,7 +127,7 @@ fn print_config_shows_references_and_where_values_came_from() {
         "resync_parallel = \"${env:PARALLEL:-7}\" # default, PARALLEL is not set",
         "anonymous_read = \"${env:OPEN:-no}\" # default, OPEN is not set",
         "poll_interval = \"${env:COLLECTION_INTERVAL:-60}s\" # from the file in COLLECTION_INTERVAL_FILE",
-        "connection = { transport = \"tcp\", host = \"***\", port = \"${env:PORT:-502}\", unit_id = \"${env:UNIT:-1}\" } \
+        "connection = { transport = \"tcp\", host = \"${env:METER}\", port = \"${env:PORT:-502}\", unit_id = \"${env:UNIT:-1}\" } \
          # host: from METER; port: from PORT; unit_id: default, UNIT is not set",
     ] {
         assert!(printed.lines().any(|found| found == line), "{line}\nin\n{printed}");
@@ -141,6 +141,32 @@ fn print_config_shows_references_and_where_values_came_from() {
     let site = again.site.as_ref().unwrap_or_else(|| panic!("{}\n{printed}", again.render(false)));
     assert_eq!(site.devices[0].connection["port"], json!(1502));
     assert_eq!(site.devices[0].poll_interval, Duration::from_secs(30));
+}
+
+#[test]
+fn references_of_settings_are_quoted_unless_they_lead_to_a_secret() {
+    let text = r#"
+[host]
+name = 'site'
+[[device]]
+name = 'm'
+driver = 'modbus'
+connection = { transport = 'tcp', host = 'h', unit_id = 1 }
+points = [{ name = 'v', address = 'holding:1', type = 'int16' }]
+[[sink]]
+name = 's'
+plugin = 'mqtt'
+settings = { url = "${env:URL:-mqtt://me:hunter2@localhost}", username = "${env:MQTT_TOKEN:-hunter2}", pin = "${env:PIN:-4711}", topic = "${env:TOP:-busbar}/x" }
+"#;
+    for env in [&[][..], &[("URL", "mqtt://you:hunter2@h"), ("TOP", "hunter2"), ("PIN", "0815")]] {
+        let printed = devices(text, env).effective().unwrap();
+        for secret in ["hunter2", "4711", "0815"] {
+            assert!(!printed.contains(secret), "{secret} in\n{printed}");
+        }
+        let settings = "settings = { url = \"${env:URL:-mqtt://me:***@localhost}\", username = \"***\", pin = \"***\", \
+                        topic = \"${env:TOP:-busbar}/x\"";
+        assert!(printed.contains(settings), "{settings}\nin\n{printed}");
+    }
 }
 
 const DEVICES: &str = r#"
