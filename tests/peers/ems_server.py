@@ -11,7 +11,7 @@ one line. Ends with its standard input. Started again with the same log it knows
     {"op": "play", "steps": [STEP, ...]}     what to do with the next requests; then as usual
     {"op": "token", "token": "other"}        the token it takes from now on
     {"op": "rules", "bad_devices": [...], "manner": "partial" | "named" | "whole", "max_records": 30}
-    {"op": "stats"}                          -> {"requests": 7, "waiting_steps": 0}
+    {"op": "stats"}                          -> {"requests": 7, "waiting_steps": 0, "now": seconds of CLOCK_MONOTONIC}
 
 STEP: {"do": "status", "status": 500, "headers": {"Retry-After": "1"}, "body": "text"}   taken: no
       {"do": "hang"}       the request is read, no answer ever                            taken: no
@@ -19,8 +19,9 @@ STEP: {"do": "status", "status": 500, "headers": {"Retry-After": "1"}, "body": "
       {"do": "take"}       as usual
       {"do": "lost"}       taken, and the connection is reset instead of the answer       taken: yes
 
-Each line of the log: {"n": 1, "path", "key", "status", "taken": [records], "refused": [indexes], "count", "gzip", "tls",
-"connection", "authorization", "content_type", "body"}; "body" is the decoded JSON. Status 0: no answer.
+Each line of the log: {"n": 1, "at", "path", "key", "status", "taken": [records], "refused": [indexes], "count", "gzip",
+"tls", "connection", "authorization", "content_type", "headers", "body"}; "body" is the decoded JSON (null where it is none,
+then "text" has it), "at" seconds of CLOCK_MONOTONIC. Status 0: no answer. When an answer has left: {"answered": 1, "at"}.
 """
 
 import gzip
@@ -31,6 +32,7 @@ import ssl
 import struct
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PATH = "/api/v1/measurements:batch"
@@ -90,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             "connection": self.client_address[1],
             "authorization": self.headers.get("Authorization"),
             "content_type": self.headers.get("Content-Type"),
+            "headers": dict(self.headers.items()),
+            "at": time.monotonic(),
             "taken": [],
             "refused": [],
             "took": False,
@@ -99,6 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             entry["body"] = None
             entry["problem"] = str(error)
+            entry["text"] = raw.decode(errors="replace")
         step = self.decide(entry)
         do = step["do"]
         if do == "hang":
@@ -118,6 +123,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+            self.wfile.flush()
+            with self.ems.lock:
+                self.ems.write({"answered": entry["n"], "at": time.monotonic()})
 
     def decide(self, entry):
         ems = self.ems
@@ -130,7 +138,8 @@ class Handler(BaseHTTPRequestHandler):
             elif step["do"] == "lost":
                 self.take(entry)
             entry["status"] = step.get("status", 0)
-            records = (entry["body"] or {}).get("records", [])
+            body = entry["body"]
+            records = body.get("records", []) if isinstance(body, dict) else []
             entry["count"] = len(records)
             ems.write(entry)
             return step
@@ -223,7 +232,7 @@ def main():
                 ems.manner = command.get("manner", "partial")
                 ems.max_records = command.get("max_records")
             elif command["op"] == "stats":
-                answer = {"requests": ems.requests, "waiting_steps": len(ems.steps)}
+                answer = {"requests": ems.requests, "waiting_steps": len(ems.steps), "now": time.monotonic()}
             else:
                 answer = {"error": f"unknown op {command['op']}"}
         print(json.dumps(answer), flush=True)

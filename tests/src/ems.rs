@@ -1,10 +1,11 @@
 //! An EMS on Python's http.server, in a process of its own (`peers/ems_server.py`): killed and started again on the same
 //! port with what it had taken.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -131,6 +132,34 @@ impl Ems {
     /// When the log is torn in the middle.
     #[must_use]
     pub fn requests(&self) -> Vec<Value> {
+        self.lines().into_iter().filter(|line| line.get("answered").is_none()).collect()
+    }
+
+    /// When the answer to each request had left, seconds of its clock, by the request's number.
+    ///
+    /// # Panics
+    /// When the log is torn in the middle.
+    #[must_use]
+    pub fn answered(&self) -> BTreeMap<u64, f64> {
+        let moment = |line: &Value| Some((line["answered"].as_u64()?, line["at"].as_f64()?));
+        self.lines().iter().filter_map(moment).collect()
+    }
+
+    /// The moment 0 of its clock: CLOCK_MONOTONIC, so the same over all its lives.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn clock(&mut self) -> Instant {
+        let tries = (0..5).map(|_| {
+            let before = Instant::now();
+            let now = self.ask(&json!({ "op": "stats" }))["now"].as_f64().unwrap();
+            let after = Instant::now();
+            (after - before, before + (after - before) / 2 - Duration::from_secs_f64(now))
+        });
+        tries.min_by_key(|(took, _)| *took).unwrap().1
+    }
+
+    fn lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.log_path()).unwrap_or_default();
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

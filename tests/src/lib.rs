@@ -26,6 +26,7 @@ pub mod observer;
 pub mod peer;
 pub mod ports;
 pub mod proc;
+pub mod progress;
 pub mod recorder;
 pub mod small_disk;
 pub mod wait;

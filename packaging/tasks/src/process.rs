@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Root of the workspace, two levels above this crate.
@@ -37,14 +37,20 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("`{}` ended with {status}", line(command))) }
 }
 
-/// Like [`run`], with a deadline, quiet. `Err` holds the last line of its error output.
-pub(crate) fn run_quiet(command: &mut Command, limit: Duration) -> Result<(), String> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+/// Like [`run`], with a deadline.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<(), String> {
+    command.stdin(Stdio::null());
     let mut child = command.spawn().map_err(|error| not_started(command, &error))?;
+    let status = wait(&mut child, limit)?;
+    if status.success() { Ok(()) } else { Err(format!("`{}` ended with {status}", line(command))) }
+}
+
+/// The child is ended when it takes longer.
+fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus, String> {
     let begin = Instant::now();
-    let status = loop {
+    loop {
         match child.try_wait() {
-            Ok(Some(status)) => break status,
+            Ok(Some(status)) => return Ok(status),
             Ok(None) if begin.elapsed() > limit => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -53,7 +59,14 @@ pub(crate) fn run_quiet(command: &mut Command, limit: Duration) -> Result<(), St
             Ok(None) => std::thread::park_timeout(Duration::from_millis(100)),
             Err(error) => return Err(error.to_string()),
         }
-    };
+    }
+}
+
+/// Like [`run_within`], quiet. `Err` holds the last line of its error output.
+pub(crate) fn run_quiet(command: &mut Command, limit: Duration) -> Result<(), String> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| not_started(command, &error))?;
+    let status = wait(&mut child, limit)?;
     if status.success() {
         return Ok(());
     }

@@ -1,7 +1,9 @@
 //! `cargo task soak survival | outage | queue | upgrade`: stories of the suite in their long form, with the figures that they print.
 
+use std::time::Duration;
+
 use crate::checks::outcome;
-use crate::process::{cargo, run as run_command};
+use crate::process::{cargo, run as run_command, run_within};
 use crate::report::Report;
 use crate::setup;
 
@@ -14,6 +16,10 @@ const OUTAGE: (&str, &str) = ("BUSBAR_BACKLOG_RECORDS", "5000000");
 
 /// What the tests of the queue file read: how many times a writer is killed, how many files are damaged at random.
 const QUEUE: [(&str, &str); 2] = [("BUSBAR_QUEUE_KILLS", "1000"), ("BUSBAR_QUEUE_CASES", "2000")];
+
+/// No story takes longer: the stories have narrower limits of their own, this one is for what hangs. Half a day, since
+/// `--rounds` and `--records` may ask for more than the default.
+const LIMIT: Duration = Duration::from_secs(12 * 3600);
 
 /// The stories named, or all; `story` is for the whole gateway's.
 pub(crate) fn run(report: &mut Report, rest: &[String], story: &[(&'static str, String)]) {
@@ -65,6 +71,6 @@ fn gateway(report: &mut Report, title: &'static str, filter: &str, variables: &[
             ["test", "--release", "--locked", "--quiet", "--package", "busbar-tests", "--test", "gateway"];
         let mut command = cargo(&run);
         command.args(["--", "--nocapture", filter]).envs(variables.iter().map(|(name, value)| (name, value)));
-        outcome(run_command(&mut command), "")
+        outcome(run_within(&mut command, LIMIT), "")
     });
 }
