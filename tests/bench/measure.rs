@@ -9,8 +9,9 @@ use busbar_tests::proc::Process;
 use crate::contender::Contender;
 use crate::subscriber::Subscriber;
 
-/// Time from the first value of every device to the begin of the window.
-const WARM_UP: Duration = Duration::from_secs(4);
+/// Time from the first value of every device to the begin of the window: the gateway reads the deployed plugin files once,
+/// ten seconds after its start.
+const WARM_UP: Duration = Duration::from_secs(10);
 /// Longest wait for the first values.
 const START_LIMIT: Duration = Duration::from_secs(60);
 

@@ -35,6 +35,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::out::Out;
 pub(crate) use self::prepare::{Prepared, prepare_as_running};
+use crate::memory;
 
 /// Configuration or usage is wrong.
 pub const EXIT_CONFIG: u8 = 1;
@@ -185,6 +186,7 @@ struct Context {
 
 /// Runs the command line. Child modes (probe, worker) come first: they must not parse arguments or make threads.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    memory::begin();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(code) = busbar_loader::child_main(arguments.iter().skip(1).cloned()) {
         return code;
