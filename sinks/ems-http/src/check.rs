@@ -7,8 +7,9 @@ use busbar_driver_api::{Problem, SinkCheck};
 use busbar_ems_http::backoff::MAX_PAUSE;
 use busbar_ems_http::client::{header, header_name};
 use busbar_ems_http::{Body, Endpoint};
+use busbar_sink_kit::check::{self, Mapped, is_id, is_loopback, told};
 
-use crate::settings::{Map, Settings, Tls, duration};
+use crate::settings::{Map, Settings};
 use crate::sink::Ems;
 
 const BATCH_MAX: std::ops::RangeInclusive<usize> = 1..=10_000;
@@ -16,8 +17,6 @@ const BATCH_WAIT: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)
 const TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 const RETRY_DELAY: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=MAX_PAUSE;
 const TOKEN_RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
-/// Most URLs: so many can be tried within one connect.
-const MAX_URLS: usize = 8;
 /// Most further headers.
 const MAX_HEADERS: usize = 32;
 /// Longest name of a member of an answer, and of the gateway.
@@ -33,36 +32,20 @@ pub(crate) fn check(input: &SinkCheck<'_, Ems>) -> Vec<Problem> {
         numbers(settings, &mut problems);
         token(settings, &mut problems);
         headers(settings, &mut problems);
-        tls(settings, &mut problems);
+        check::tls(settings.tls.as_ref(), &settings.url, ("https://", "http://"), &mut problems);
         body(settings, &mut problems);
     }
     problems
 }
 
-/// A text that says "expected ..., found ...".
-fn told(pointer: &str, text: &str) -> Problem {
-    let (expected, found) = text.split_once(", found ").unwrap_or((text, "another text"));
-    Problem::error(pointer, expected.trim_start_matches("expected "), found)
-}
-
 fn urls(settings: &Settings, problems: &mut Vec<Problem>) {
-    let urls = settings.url.list();
-    if urls.is_empty() {
-        problems.push(Problem::error("/settings/url", "at least one URL", "an empty list"));
-    }
-    if urls.len() > MAX_URLS {
-        problems.push(Problem::error(
-            "/settings/url",
-            format!("at most {MAX_URLS} URLs"),
-            urls.len().to_string(),
-        ));
-    }
+    check::count_of_urls(&settings.url, problems);
     if let Err(text) = Endpoint::parse("https://any.example", &settings.path) {
         problems.push(told("/settings/path", &text));
         return;
     }
     let secret = settings.token.is_some() || settings.token_file.is_some() || !settings.headers.is_empty();
-    for (pointer, url) in urls {
+    for (pointer, url) in settings.url.list() {
         match Endpoint::parse(url, &settings.path) {
             Ok(endpoint) if secret && !endpoint.is_tls() && !is_loopback(endpoint.host()) => problems.push(
                 Problem::warning(&pointer, "https:// beside a token or headers", endpoint.to_string())
@@ -72,10 +55,6 @@ fn urls(settings: &Settings, problems: &mut Vec<Problem>) {
             Err(text) => problems.push(told(&pointer, &text)),
         }
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn numbers(settings: &Settings, problems: &mut Vec<Problem>) {
@@ -89,16 +68,10 @@ fn numbers(settings: &Settings, problems: &mut Vec<Problem>) {
         ("retry_delay", &settings.retry_delay, &RETRY_DELAY),
         ("token_retry", &settings.token_retry, &TOKEN_RETRY),
     ] {
-        if !duration(text).is_some_and(|time| range.contains(&time)) {
-            let expected = format!("a time of {:?} to {:?}, as \"30s\"", range.start(), range.end());
-            problems.push(Problem::error(format!("/settings/{key}"), expected, text.as_str()));
-        }
+        check::time(&format!("/settings/{key}"), text, range, false, problems);
     }
-    if let Some(id) = &settings.gateway_id
-        && (id.is_empty() || id.len() > MAX_NAME || id.chars().any(char::is_control))
-    {
-        let expected = format!("1 to {MAX_NAME} bytes without control characters");
-        problems.push(Problem::error("/settings/gateway_id", expected, format!("{} bytes", id.len())));
+    if let Some(id) = &settings.gateway_id {
+        check::id("/settings/gateway_id", id, MAX_NAME, problems);
     }
     let answer = &settings.answer;
     for (key, name) in [("rejected", &answer.rejected), ("index", &answer.index), ("reason", &answer.reason)]
@@ -174,21 +147,6 @@ fn headers(settings: &Settings, problems: &mut Vec<Problem>) {
     }
 }
 
-fn tls(settings: &Settings, problems: &mut Vec<Problem>) {
-    let Some(Tls { cert, key, .. }) = &settings.tls else { return };
-    match (cert, key) {
-        (Some(_), None) => problems.push(Problem::error("/settings/tls", "key beside cert", "no key")),
-        (None, Some(_)) => problems.push(Problem::error("/settings/tls", "cert beside key", "no cert")),
-        _ => {}
-    }
-    if !settings.url.list().iter().any(|(_, url)| url.to_ascii_lowercase().starts_with("https://")) {
-        problems.push(
-            Problem::error("/settings/tls", "https:// in url", "http://")
-                .hint("the certificates would not be used: the connection is not encrypted"),
-        );
-    }
-}
-
 fn body(settings: &Settings, problems: &mut Vec<Problem>) {
     if let Err(found) = Body::new(&settings.body.skeleton()) {
         problems.extend(found.into_iter().map(|problem| {
@@ -198,22 +156,10 @@ fn body(settings: &Settings, problems: &mut Vec<Problem>) {
 }
 
 fn map(entries: &[(String, &Map)], routed: &[String]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut seen = HashMap::new();
-    for (pointer, entry) in entries {
-        if entry.key.is_empty() || entry.key.len() > MAX_NAME || entry.key.chars().any(char::is_control) {
-            let expected = format!("a name of 1 to {MAX_NAME} bytes without control characters");
-            problems.push(Problem::error(format!("{pointer}/key"), expected, entry.key.as_str()));
-        }
-        let point = || format!("{pointer}/point");
-        if !routed.contains(&entry.point) && !entry.point.contains('@') {
-            problems.push(Problem::error(point(), "a point routed to this sink", entry.point.as_str()));
-        }
-        if seen.insert(entry.point.as_str(), entry.key.as_str()).is_some_and(|other| other != entry.key) {
-            problems.push(Problem::error(point(), "one key per point", entry.point.as_str()));
-        }
-    }
-    problems
+    let entries =
+        entries.iter().map(|(pointer, entry)| Mapped { pointer, point: &entry.point, key: &entry.key });
+    let expected = format!("a name of 1 to {MAX_NAME} bytes without control characters");
+    check::map(entries, routed, (&expected, |key: &str| is_id(key, MAX_NAME)))
 }
 
 /// Two points of a device under one name would overwrite each other.

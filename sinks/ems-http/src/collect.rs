@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use busbar_driver_api::{Cause, Delivery, Quality, Record as Sample, Validity, Value};
-use busbar_ems_http::value::Value as Out;
+use busbar_driver_api::{Cause, Delivery, Quality, Record as Sample, Value};
 use busbar_ems_http::{Body, Head, Measurement, Record, Shown, body::OpenRecord};
+use busbar_sink_kit::shown::{BadValue, QualityText, Test, borrowed, read};
 
 use crate::memory::Told;
 use crate::points::Point;
@@ -15,42 +15,6 @@ use crate::quality::{Grade, Words};
 
 /// A record that is longer is ended and another begun, bytes.
 const MAX_RECORD: usize = 1024 * 1024;
-
-/// Sink key `bad_value`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BadValue {
-    Omit,
-    Null,
-    Last,
-}
-
-impl BadValue {
-    pub(crate) fn parse(word: &str) -> Self {
-        match word {
-            "omit" => Self::Omit,
-            "last" => Self::Last,
-            _ => Self::Null,
-        }
-    }
-}
-
-/// Sink key `test`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Test {
-    Suppress,
-    Invalid,
-    Pass,
-}
-
-impl Test {
-    pub(crate) fn parse(word: &str) -> Self {
-        match word {
-            "suppress" => Self::Suppress,
-            "pass" => Self::Pass,
-            _ => Self::Invalid,
-        }
-    }
-}
 
 /// How records look.
 #[derive(Debug, Clone)]
@@ -87,7 +51,7 @@ pub(crate) enum Ready {
 pub(crate) struct Collector {
     open: Option<Open>,
     serial: u64,
-    quality_text: (u16, String),
+    quality_text: QualityText,
 }
 
 #[derive(Debug)]
@@ -99,7 +63,7 @@ struct Open {
 
 impl Collector {
     pub(crate) fn new() -> Self {
-        Self { open: None, serial: 0, quality_text: (0, "good".to_owned()) }
+        Self { open: None, serial: 0, quality_text: QualityText::default() }
     }
 
     /// Takes one sample; a record that it ended goes to `ready`.
@@ -124,7 +88,7 @@ impl Collector {
             bits: fingerprint(&value, sample.sample().bits),
             quality: quality.0,
         };
-        let Some(quality) = judge(quality, style.test) else { return self.skip(style, sample, point, ready) };
+        let Some(quality) = style.test.judge(quality) else { return self.skip(style, sample, point, ready) };
         // After each connect the host shows the whole image, and after a replay the latest states: what the EMS has
         // confirmed already is no news.
         let shown_again = delivery.is_snapshot() || sample.cause() == Cause::Integrity;
@@ -178,11 +142,7 @@ impl Collector {
         quality: Quality,
         history: bool,
     ) {
-        if self.quality_text.0 != quality.0 {
-            self.quality_text.0 = quality.0;
-            self.quality_text.1.clear();
-            quality.write_text(&mut self.quality_text.1);
-        }
+        self.quality_text.set(quality);
         let serial = &mut self.serial;
         let open = self.open.get_or_insert_with(|| {
             *serial += 1;
@@ -198,14 +158,10 @@ impl Collector {
         });
         point.record = open.serial;
         let grade = Grade::of(quality);
-        let json = match value {
-            Value::Json(value) => value.to_string(),
-            _ => String::new(),
-        };
         let measurement = Measurement {
             key: &point.key,
             point: &point.name,
-            value: if json.is_empty() { borrowed(value) } else { Out::Json(json.as_bytes()) },
+            value: borrowed(value),
             shown: match (grade.shows_value(), style.bad_value) {
                 (true, _) | (false, BadValue::Last) => Shown::Value,
                 (false, BadValue::Null) => Shown::Null,
@@ -213,7 +169,7 @@ impl Collector {
             },
             unit: &point.unit,
             quality: style.words.of(grade),
-            quality_text: &self.quality_text.1,
+            quality_text: self.quality_text.as_str(),
         };
         style.body.add(&mut open.record, &measurement);
     }
@@ -237,27 +193,6 @@ const fn ms(ns: i64) -> i64 {
     ns.div_euclid(1_000_000)
 }
 
-/// The value and what its own form says about its quality.
-fn read(sample: &Sample<'_>) -> (Value, Quality) {
-    let failed = || sample.quality().with(Quality::FAILURE).with_validity(Validity::Invalid);
-    match sample.value() {
-        Ok(Value::Float32(number)) if !number.is_finite() => (Value::Float32(number), failed()),
-        Ok(Value::Float64(number)) if !number.is_finite() => (Value::Float64(number), failed()),
-        Ok(value) => (value, sample.quality()),
-        // An unknown kind is never a number.
-        Err(_) => (Value::None, failed()),
-    }
-}
-
-/// The quality that is shown; `None`: a test value that is not shown.
-fn judge(quality: Quality, test: Test) -> Option<Quality> {
-    match (quality.contains(Quality::TEST), test) {
-        (true, Test::Suppress) => None,
-        (true, Test::Invalid) => Some(quality.with_validity(Validity::Invalid)),
-        _ => Some(quality),
-    }
-}
-
 fn fingerprint(value: &Value, bits: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
     match value {
@@ -267,21 +202,4 @@ fn fingerprint(value: &Value, bits: u64) -> u64 {
         _ => return bits,
     }
     hasher.finish()
-}
-
-fn borrowed(value: &Value) -> Out<'_> {
-    match value {
-        Value::None | Value::Json(_) => Out::None,
-        Value::Bool(value) => Out::Bool(*value),
-        Value::Int(value) => Out::Int(*value),
-        Value::Uint(value) => Out::Uint(*value),
-        Value::Float32(value) => Out::Float32(*value),
-        Value::Float64(value) => Out::Float64(*value),
-        Value::DoublePoint(value) => Out::DoublePoint(*value),
-        Value::Step(value, _) => Out::Int(i64::from(*value)),
-        Value::Bits32(value) => Out::Uint(u64::from(*value)),
-        Value::Text(text) => Out::Text(text),
-        Value::Bytes(bytes) => Out::Bytes(bytes),
-        Value::Time(ns) => Out::Time(*ns),
-    }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use busbar_driver_api::{Error, Link, Result, time};
 use busbar_ems_http::Lane;
+use busbar_sink_kit::settings::Prefer;
 
 use crate::exchange::{Batch, exchange};
-use crate::settings::Prefer;
 use crate::setup::Setup;
 use crate::sink::Ems;
 use crate::verdict::{self, Down, Next, when};

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use busbar_driver_api::Secret;
 use busbar_ems_http::AnswerForm;
 use busbar_ems_http::body::Skeleton;
+use busbar_sink_kit::settings::{Prefer, Tls, Urls};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -83,59 +83,6 @@ pub(crate) struct Settings {
     /// instance's own.
     #[serde(skip)]
     pub memory: Memory,
-}
-
-/// One URL or a list.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum Urls {
-    /// One EMS.
-    One(String),
-    /// Several, tried in order.
-    Many(Vec<String>),
-}
-
-impl Urls {
-    /// The URLs with their JSON pointers.
-    pub(crate) fn list(&self) -> Vec<(String, &str)> {
-        match self {
-            Self::One(url) => vec![("/settings/url".to_owned(), url.as_str())],
-            Self::Many(urls) => urls
-                .iter()
-                .enumerate()
-                .map(|(at, url)| (format!("/settings/url/{at}"), url.as_str()))
-                .collect(),
-        }
-    }
-}
-
-/// Which one of a list is tried first after a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Prefer {
-    /// Always the first.
-    #[default]
-    First,
-    /// The one that worked last.
-    LastGood,
-}
-
-/// PEM files.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Tls {
-    /// Authority that signed the EMS's certificate. Default: those of the operating system.
-    #[serde(default)]
-    #[schemars(extend("format" = "path"))]
-    pub ca: Option<PathBuf>,
-    /// Our certificate.
-    #[serde(default)]
-    #[schemars(extend("format" = "path"))]
-    pub cert: Option<PathBuf>,
-    /// Our private key.
-    #[serde(default)]
-    #[schemars(extend("format" = "path"))]
-    pub key: Option<PathBuf>,
 }
 
 /// A word or a number.
@@ -316,33 +263,9 @@ fn token_retry() -> String {
     "60s".to_owned()
 }
 
-/// Reads `"1500ms"`, `"20s"`, `"5m"`, `"1h"`.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at_checked(digits)?;
-    let number: u64 = number.parse().ok()?;
-    let ms = match unit.trim_start() {
-        "ms" => number,
-        "s" => number.checked_mul(1000)?,
-        "m" => number.checked_mul(60_000)?,
-        "h" => number.checked_mul(3_600_000)?,
-        _ => return None,
-    };
-    Some(Duration::from_millis(ms))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
-        assert_eq!(duration("1500 ms"), Some(Duration::from_millis(1500)));
-        for bad in ["", "s", "30", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615h", "1 day"] {
-            assert_eq!(duration(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn nothing_secret_is_shown() {

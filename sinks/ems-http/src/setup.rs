@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use busbar_driver_api::{Error, Link, Result, Secret, blocking};
 use busbar_ems_http::client::{Common, header, header_name};
-use busbar_ems_http::tls::TlsFiles;
 use busbar_ems_http::{AnswerForm, Body, Client, Endpoint, Limits};
+use busbar_sink_kit::settings::duration;
+use busbar_sink_kit::shown::{BadValue, Test};
 
-use crate::collect::{BadValue, Style, Test};
+use crate::collect::Style;
 use crate::quality::Words;
-use crate::settings::{self, Settings, Tls};
+use crate::settings::Settings;
 use crate::sink::Ems;
 
 /// Most samples of a batch, unless a single record has more. Half of the host's default window (`queue.in_flight`), so
@@ -50,13 +51,11 @@ impl Setup {
     pub(crate) async fn new(link: &Link<Ems>) -> Result<Self> {
         let settings = &link.settings;
         let time = |key: &str, text: &str| {
-            settings::duration(text)
-                .ok_or_else(|| Error::configuration(format!("{key}: expected a time, as \"30s\"")))
+            duration(text).ok_or_else(|| Error::configuration(format!("{key}: expected a time, as \"30s\"")))
         };
         let endpoints = endpoints(settings)?;
         let common = common(settings)?;
-        let Tls { ca, cert, key } = settings.tls.clone().unwrap_or_default();
-        let files = TlsFiles { ca, cert, key };
+        let files = settings.tls.clone().unwrap_or_default().into();
         let with_tls = endpoints.iter().any(Endpoint::is_tls);
         let client =
             blocking(move || Client::new(common, &files, with_tls)).await?.map_err(|error| match error {
@@ -80,7 +79,7 @@ impl Setup {
                 body,
                 gateway: settings.gateway_id.clone().unwrap_or_else(|| link.host.clone()),
                 words: Words::new(&settings.quality),
-                bad_value: BadValue::parse(&link.bad_value),
+                bad_value: BadValue::parse(&link.bad_value).unwrap_or(BadValue::Null),
                 test: Test::parse(&link.test),
             },
             sink: link.name.clone(),

@@ -6,6 +6,7 @@ use busbar_driver_api::contract::binary::Ack;
 use busbar_driver_api::{Secret, Verdict, time, tracing};
 use busbar_ems_http::answer::classify;
 use busbar_ems_http::{Answer, End, Endpoint, Lane, Settled, Why, backoff};
+use busbar_sink_kit::verdicts;
 
 use crate::exchange::Outcome;
 use crate::memory::{Memory, Remembered};
@@ -40,15 +41,7 @@ pub(crate) struct Acks(pub Vec<Ack>);
 
 impl Acks {
     pub(crate) fn add(&mut self, first: u64, count: u32, verdict: Verdict, reason: u16) {
-        if let Some(last) = self.0.last_mut()
-            && last.first + u64::from(last.count) == first
-            && (last.verdict, last.reason) == (verdict, reason)
-            && let Some(sum) = last.count.checked_add(count)
-        {
-            last.count = sum;
-            return;
-        }
-        self.0.push(Ack { first, count, verdict, reason });
+        verdicts::push(&mut self.0, Ack { first, count, verdict, reason });
     }
 
     pub(crate) fn delivered(&mut self, first: u64, count: u32) {
@@ -161,7 +154,7 @@ fn settle(settled: &[Settled], lane: &Lane, memory: &mut Remembered, acks: &mut 
                 acks.add(record.first, record.count, Verdict::Rejected, reason as u16);
                 let number = memory.refused_records;
                 if number <= LOGGED || number.is_power_of_two() {
-                    let time = busbar_ems_http::time::rfc3339(record.ts_ns);
+                    let time = busbar_kit::time::rfc3339_ms(record.ts_ns);
                     tracing::warn!(
                         device = &*record.device,
                         time,

@@ -7,8 +7,10 @@ use busbar_driver_api::{Problem, SinkCheck};
 use busbar_mqtt::Url;
 use busbar_mqtt::options::MAX_CLIENT_ID;
 use busbar_mqtt::topic::{Names, Placeholder, Template, TopicError};
+use busbar_sink_kit::check::{self, Mapped, is_loopback};
+use busbar_sink_kit::settings::size;
 
-use crate::settings::{Format, Map, Settings, Tls, duration, size};
+use crate::settings::{Format, Map, Settings};
 use crate::sink::Mqtt;
 
 /// MQTT 3.1.1 section 3.1.2.10: the keep-alive time is a 16-bit number of seconds.
@@ -65,7 +67,7 @@ pub(crate) fn check(input: &SinkCheck<'_, Mqtt>) -> Vec<Problem> {
         format(settings, &mut problems);
         numbers(settings, &mut problems);
         identity(settings, &mut problems);
-        tls(settings, &mut problems);
+        check::tls(settings.tls.as_ref(), &settings.url, ("mqtts://", "mqtt://"), &mut problems);
         match Topics::parse(settings) {
             Err(found) => problems.extend(found),
             Ok(topics) => {
@@ -78,28 +80,17 @@ pub(crate) fn check(input: &SinkCheck<'_, Mqtt>) -> Vec<Problem> {
 }
 
 fn urls(settings: &Settings, problems: &mut Vec<Problem>) {
-    let urls = settings.url.list();
-    if urls.is_empty() {
-        problems.push(Problem::error("/settings/url", "at least one URL", "an empty list"));
-    }
-    for (pointer, url) in urls {
+    check::count_of_urls(&settings.url, problems);
+    for (pointer, url) in settings.url.list() {
         match Url::parse(url) {
             Ok(url) if settings.password.is_some() && !url.tls && !is_loopback(&url.host) => problems.push(
                 Problem::warning(&pointer, "mqtts:// beside a password", url.to_string())
                     .hint("without TLS the password crosses the network in clear text"),
             ),
             Ok(_) => {}
-            // The text says "expected ..., found ...".
-            Err(text) => {
-                let (expected, found) = text.split_once(", found ").unwrap_or((&text, "another text"));
-                problems.push(Problem::error(pointer, expected.trim_start_matches("expected "), found));
-            }
+            Err(text) => problems.push(check::told(&pointer, &text)),
         }
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn format(settings: &Settings, problems: &mut Vec<Problem>) {
@@ -131,11 +122,8 @@ fn ems(settings: &Settings, problems: &mut Vec<Problem>) {
     if settings.base.is_some() && settings.topic.is_some() {
         problems.push(Problem::error("/settings/base", "base or topic", "both"));
     }
-    if settings.gateway_uuid.as_ref().is_some_and(|uuid| {
-        uuid.is_empty() || uuid.contains(['/', '+', '#']) || uuid.chars().any(char::is_control)
-    }) {
-        let expected = "a name without / + # and control characters";
-        problems.push(Problem::error("/settings/gateway_uuid", expected, "another text"));
+    if settings.gateway_uuid.as_ref().is_some_and(|uuid| !is_level(uuid)) {
+        problems.push(Problem::error("/settings/gateway_uuid", LEVEL, "another text"));
     }
     if let Some(topic) = settings.gateway_status(ANY_HOST)
         && let Err(TopicError { expected, found }) = Template::parse(&topic, &[])
@@ -168,16 +156,8 @@ fn numbers(settings: &Settings, problems: &mut Vec<Problem>) {
                 .hint("the broker confirms nothing: what is on its way when the connection breaks is lost"),
         );
     }
-    let mut time = |pointer: &str, text: &str, range: &std::ops::RangeInclusive<Duration>, whole: bool| {
-        let fits =
-            duration(text).is_some_and(|time| range.contains(&time) && (!whole || time.subsec_nanos() == 0));
-        if !fits {
-            let expected = format!("a time of {:?} to {:?}, as \"30s\"", range.start(), range.end());
-            problems.push(Problem::error(pointer, expected, text));
-        }
-    };
-    time("/settings/keep_alive", &settings.keep_alive, &KEEP_ALIVE, true);
-    time("/settings/ack_timeout", &settings.ack_timeout, &ACK_TIMEOUT, false);
+    check::time("/settings/keep_alive", &settings.keep_alive, &KEEP_ALIVE, true, problems);
+    check::time("/settings/ack_timeout", &settings.ack_timeout, &ACK_TIMEOUT, false, problems);
     if !size(&settings.max_packet).is_some_and(|size| MAX_PACKET.contains(&size)) {
         problems.push(Problem::error(
             "/settings/max_packet",
@@ -188,12 +168,8 @@ fn numbers(settings: &Settings, problems: &mut Vec<Problem>) {
 }
 
 fn identity(settings: &Settings, problems: &mut Vec<Problem>) {
-    if let Some(id) = &settings.client_id
-        && (id.is_empty() || id.len() > MAX_CLIENT_ID || id.chars().any(char::is_control))
-    {
-        let found = format!("{} bytes", id.len());
-        let expected = format!("1 to {MAX_CLIENT_ID} bytes without control characters");
-        problems.push(Problem::error("/settings/client_id", expected, found));
+    if let Some(id) = &settings.client_id {
+        check::id("/settings/client_id", id, MAX_CLIENT_ID, problems);
     }
     if settings.password.is_some() && settings.username.is_none() {
         problems.push(
@@ -203,22 +179,6 @@ fn identity(settings: &Settings, problems: &mut Vec<Problem>) {
     }
     if settings.username.as_ref().is_some_and(String::is_empty) {
         problems.push(Problem::error("/settings/username", "a user name", "an empty text"));
-    }
-}
-
-fn tls(settings: &Settings, problems: &mut Vec<Problem>) {
-    let Some(Tls { cert, key, .. }) = &settings.tls else { return };
-    match (cert, key) {
-        (Some(_), None) => problems.push(Problem::error("/settings/tls", "key beside cert", "no key")),
-        (None, Some(_)) => problems.push(Problem::error("/settings/tls", "cert beside key", "no cert")),
-        _ => {}
-    }
-    let any_tls = settings.url.list().iter().any(|(_, url)| url.starts_with("mqtts://"));
-    if !any_tls {
-        problems.push(
-            Problem::error("/settings/tls", "mqtts:// in url", "mqtt://")
-                .hint("the certificates would not be used: the connection is not encrypted"),
-        );
     }
 }
 
@@ -242,35 +202,16 @@ fn commands(settings: &Settings, topics: &Topics, problems: &mut Vec<Problem>) {
 }
 
 fn map(entries: &[(String, &Map)], routed: &[String]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut seen = HashMap::new();
-    for (pointer, entry) in entries {
-        if entry.key.is_empty()
-            || entry.key.contains(['/', '+', '#'])
-            || entry.key.chars().any(char::is_control)
-        {
-            problems.push(Problem::error(
-                format!("{pointer}/key"),
-                "a name without / + # and control characters",
-                entry.key.as_str(),
-            ));
-        }
-        if !routed.contains(&entry.point) {
-            problems.push(Problem::error(
-                format!("{pointer}/point"),
-                "a point routed to this sink",
-                entry.point.as_str(),
-            ));
-        }
-        if seen.insert(entry.point.as_str(), entry.key.as_str()).is_some_and(|other| other != entry.key) {
-            problems.push(Problem::error(
-                format!("{pointer}/point"),
-                "one key per point",
-                entry.point.as_str(),
-            ));
-        }
-    }
-    problems
+    let entries =
+        entries.iter().map(|(pointer, entry)| Mapped { pointer, point: &entry.point, key: &entry.key });
+    check::map(entries, routed, (LEVEL, is_level))
+}
+
+/// What a name must be that stands for a level of a topic.
+const LEVEL: &str = "a name without / + # and control characters";
+
+fn is_level(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '+', '#']) && !name.chars().any(char::is_control)
 }
 
 /// Two things on one topic would overwrite each other (G4), whatever the template looks like.

@@ -5,12 +5,13 @@ use std::time::Duration;
 use busbar_driver_api::{Error, Link, Result, Secret};
 use busbar_mqtt::options::Options;
 use busbar_mqtt::topic::{Names, SET};
-use busbar_mqtt::{Qos, Session, Status, TlsFiles, Url, Version};
+use busbar_mqtt::{Qos, Session, Status, Url, Version};
+use busbar_sink_kit::settings::{Prefer, duration, size};
 
 use crate::check::Topics;
 use crate::memory::Shared;
 use crate::publish::Span;
-use crate::settings::{self, Prefer, Settings, Tls};
+use crate::settings::{Settings, Version as Configured};
 use crate::sink::Mqtt;
 
 /// For all brokers of a list together: below the host's own limit for a connect, so that the reason is ours.
@@ -63,19 +64,18 @@ fn options(link: &Link<Mqtt>, topics: &Topics, url: &str, default_id: &str) -> R
     let bad = |key: &str| Error::configuration(format!("{key}: expected a time or size with unit"));
     let names = Names { host: &link.host, ..Names::default() };
     let qos = qos(settings);
-    let Tls { ca, cert, key } = settings.tls.clone().unwrap_or_default();
     let id = settings.client_id.clone().unwrap_or_else(|| default_id.to_owned());
     Ok(Options {
         version: match settings.version {
-            settings::Version::V3_1_1 => Version::V3_1_1,
-            settings::Version::V5 => Version::V5,
+            Configured::V3_1_1 => Version::V3_1_1,
+            Configured::V5 => Version::V5,
         },
         username: settings.username.clone(),
         password: settings.password.as_ref().map(Secret::expose).map(str::to_owned),
-        tls: TlsFiles { ca, cert, key },
-        keep_alive: settings::duration(&settings.keep_alive).ok_or_else(|| bad("keep_alive"))?,
-        ack_timeout: settings::duration(&settings.ack_timeout).ok_or_else(|| bad("ack_timeout"))?,
-        max_packet: settings::size(&settings.max_packet).ok_or_else(|| bad("max_packet"))?,
+        tls: settings.tls.clone().unwrap_or_default().into(),
+        keep_alive: duration(&settings.keep_alive).ok_or_else(|| bad("keep_alive"))?,
+        ack_timeout: duration(&settings.ack_timeout).ok_or_else(|| bad("ack_timeout"))?,
+        max_packet: size(&settings.max_packet).ok_or_else(|| bad("max_packet"))?,
         qos,
         status: Some(Status { topic: topics.status.render(&names), qos }),
         subscribe: settings.commands.then(|| topics.value.filter(&link.host, SET)),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use busbar_driver_api::contract::binary::Ack;
 use busbar_driver_api::{Cause, Delivery, Quality, Record, Validity, Value, Verdict, time};
 use busbar_mqtt::ems::{self, Frame};
-use busbar_mqtt::payload::{self, BadValue, Group, Marks, Stamp};
-use busbar_mqtt::value::Value as Out;
+use busbar_mqtt::payload::{self, Group, Marks, Stamp};
 use busbar_mqtt::{Message, OFFLINE, ONLINE, Qos, SendError, Session};
+use busbar_sink_kit::shown::{self, BadValue, QualityText, Test, borrowed};
+use busbar_sink_kit::verdicts;
 
 use crate::memory::Shared;
 use crate::points::Points;
@@ -43,24 +44,6 @@ pub(crate) enum Reject {
     Refused = 3,
     NotRouted = 4,
     Quota = 5,
-}
-
-/// Sink key `test`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Test {
-    Suppress,
-    Invalid,
-    Pass,
-}
-
-impl Test {
-    pub(crate) fn parse(word: &str) -> Self {
-        match word {
-            "suppress" => Self::Suppress,
-            "pass" => Self::Pass,
-            _ => Self::Invalid,
-        }
-    }
 }
 
 /// How messages look.
@@ -104,16 +87,7 @@ impl Verdicts {
         }
         self.records = self.records.saturating_add(span.count);
         self.due.get_or_insert_with(|| time::monotonic() + HOLD);
-        if let Some(last) = self.acks.last_mut()
-            && last.first + u64::from(last.count) == span.first
-            && last.verdict == verdict
-            && last.reason == reason
-            && let Some(count) = last.count.checked_add(span.count)
-        {
-            last.count = count;
-            return;
-        }
-        self.acks.push(Ack { first: span.first, count: span.count, verdict, reason });
+        verdicts::push(&mut self.acks, Ack { first: span.first, count: span.count, verdict, reason });
     }
 
     /// They should be told now; `open`: messages that are not confirmed yet.
@@ -148,7 +122,7 @@ pub(crate) struct Publisher {
     groups: u64,
     /// The message that must go out.
     pub out: Option<OutMessage>,
-    quality: (u16, String),
+    quality: QualityText,
 }
 
 /// A grouped message in the making.
@@ -206,20 +180,7 @@ pub(crate) struct Read {
 impl Read {
     pub(crate) fn new(record: &Record<'_>, delivery: &Delivery) -> Self {
         let flags = record.flags();
-        let (value, quality) = match record.value() {
-            Ok(value) => (value, record.quality()),
-            // An unknown kind is never a number.
-            Err(_) => (Value::None, record.quality().with(Quality::FAILURE).with_validity(Validity::Invalid)),
-        };
-        let not_finite = match &value {
-            Value::Float32(number) => !number.is_finite(),
-            Value::Float64(number) => !number.is_finite(),
-            _ => false,
-        };
-        let quality = match not_finite {
-            true => quality.with(Quality::FAILURE).with_validity(Validity::Invalid),
-            false => quality,
-        };
+        let (value, quality) = shown::read(record);
         Self {
             span: Span { first: record.number, count: 1 },
             point: record.point(),
@@ -242,7 +203,7 @@ impl Publisher {
             group: None,
             groups: 0,
             out: None,
-            quality: (0, "good".to_owned()),
+            quality: QualityText::default(),
         }
     }
 
@@ -285,16 +246,12 @@ impl Publisher {
         } else {
             self.payload.clear();
         }
-        let json = match &read.value {
-            Value::Json(value) => value.to_string(),
-            _ => String::new(),
-        };
-        let value = if json.is_empty() { borrowed(&read.value) } else { Out::Json(json.as_bytes()) };
+        let value = borrowed(&read.value);
         let out = payload::Point {
             stamp: read.stamp,
             value_ts_ns: read.value_ts_ns,
             value,
-            quality: &self.quality.1,
+            quality: self.quality.as_str(),
             good: quality.is_good(),
             unit: &point.unit,
         };
@@ -318,19 +275,9 @@ impl Publisher {
     }
 
     /// The quality that is shown, its text ready in `self`; `None`: a test value that is not shown.
-    fn judge(&mut self, mut quality: Quality) -> Option<Quality> {
-        if quality.contains(Quality::TEST) {
-            match self.style.test {
-                Test::Suppress => return None,
-                Test::Invalid => quality = quality.with_validity(Validity::Invalid),
-                Test::Pass => {}
-            }
-        }
-        if self.quality.0 != quality.0 {
-            self.quality.0 = quality.0;
-            self.quality.1.clear();
-            quality.write_text(&mut self.quality.1);
-        }
+    fn judge(&mut self, quality: Quality) -> Option<Quality> {
+        let quality = self.style.test.judge(quality)?;
+        self.quality.set(quality);
         Some(quality)
     }
 
@@ -465,23 +412,6 @@ pub(crate) fn track(read: &Read, points: &mut Points, memory: &Shared) -> Option
     }
     memory.online.insert(device.name.clone(), online);
     Some((index, online))
-}
-
-fn borrowed(value: &Value) -> Out<'_> {
-    match value {
-        Value::None | Value::Json(_) => Out::None,
-        Value::Bool(value) => Out::Bool(*value),
-        Value::Int(value) => Out::Int(*value),
-        Value::Uint(value) => Out::Uint(*value),
-        Value::Float32(value) => Out::Float32(*value),
-        Value::Float64(value) => Out::Float64(*value),
-        Value::DoublePoint(value) => Out::DoublePoint(*value),
-        Value::Step(value, _) => Out::Int(i64::from(*value)),
-        Value::Bits32(value) => Out::Uint(u64::from(*value)),
-        Value::Text(text) => Out::Text(text),
-        Value::Bytes(bytes) => Out::Bytes(bytes),
-        Value::Time(ns) => Out::Time(*ns),
-    }
 }
 
 /// Time for the last confirmations when the connection is closed.

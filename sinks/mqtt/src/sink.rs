@@ -11,9 +11,9 @@ use busbar_driver_api::{
     contract::FailureKind, time, tokio,
 };
 use busbar_mqtt::ems;
-use busbar_mqtt::payload::BadValue;
 use busbar_mqtt::takeover::Ended;
 use busbar_mqtt::{Event, Message, ONLINE, PublishError, Qos, SendError, Session};
+use busbar_sink_kit::shown::{BadValue, Test};
 
 use crate::check::{self, Topics};
 use crate::commands::{self, Todo};
@@ -21,7 +21,7 @@ use crate::connect;
 use crate::memory::Shared;
 use crate::points::Points;
 use crate::publish::{
-    CLOSE_LIMIT, LANE, Publisher, REASONS, Read, Reject, Span, Step, Style, Target, Test, Verdicts, track,
+    CLOSE_LIMIT, LANE, Publisher, REASONS, Read, Reject, Span, Step, Style, Target, Verdicts, track,
 };
 use crate::settings::{Map, Settings};
 

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
+use busbar_kit::json::{Value, write_number, write_text};
+use busbar_kit::time::rfc3339_ms;
 use serde_json::{Value as Json, json};
 
 use crate::template::{Fill, Level, Slot, Template, TemplateError, without_value};
-use crate::time::rfc3339;
-use crate::value::{Value, write_number, write_text};
 
 /// The three skeletons.
 #[derive(Debug, Clone, PartialEq)]
@@ -308,7 +308,7 @@ impl<'a> HeadTexts<'a> {
         Value::Uint(head.first).write(&mut seq);
         Self {
             head,
-            timestamp: rfc3339(head.ts_ns),
+            timestamp: rfc3339_ms(head.ts_ns),
             ms: number(head.ts_ns.div_euclid(1_000_000)),
             seconds: number(head.ts_ns.div_euclid(1_000_000_000)),
             seq,

@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use busbar_kit::tls::{self, Peer, TlsFiles, Trouble};
 use flate2::{Compression, write::GzEncoder};
 use reqwest::header::{
     CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
@@ -23,7 +24,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::answer::{MAX_BODY, Reply};
 use crate::error::Error;
-use crate::tls::{TlsFiles, client_config, explain};
 
 /// An idle connection is closed after this time.
 const IDLE: Duration = Duration::from_secs(1);
@@ -183,7 +183,7 @@ impl fmt::Debug for Client {
 impl Client {
     /// Reads the certificate files; nothing is connected. `with_tls`: some endpoint needs it.
     pub fn new(common: Common, files: &TlsFiles, with_tls: bool) -> Result<Self, Error> {
-        let tls = if with_tls { client_config(files)? } else { unused()? };
+        let tls = if with_tls { tls::client_config(files).map_err(Error::Configuration)? } else { unused()? };
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
             .redirect(redirect::Policy::none())
@@ -238,9 +238,7 @@ impl Client {
         })?;
         match TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await {
             Ok(_) => Ok(()),
-            Err(error) => {
-                Err(explain(&error, &to.to_string(), to.host()).unwrap_or_else(|| unreachable(&error)))
-            }
+            Err(error) => Err(explain(&error, to).unwrap_or_else(|| unreachable(&error))),
         }
     }
 }
@@ -296,8 +294,17 @@ fn redirect_host(target: &str, from: &Endpoint) -> String {
     }
 }
 
+/// What is wrong with TLS, if that is why an exchange failed.
+fn explain(error: &(dyn std::error::Error + 'static), to: &Endpoint) -> Option<Error> {
+    let peer = Peer { shown: to, host: to.host(), expected: "the https port of the EMS" };
+    Some(match tls::explain(tls::find(error)?, &peer) {
+        Trouble::Certificate(text) => Error::Certificate(text),
+        Trouble::NoTls(text) => Error::Unreachable(text),
+    })
+}
+
 fn failure(error: &reqwest::Error, to: &Endpoint) -> Error {
-    if let Some(explained) = explain(error, &to.to_string(), to.host()) {
+    if let Some(explained) = explain(error, to) {
         return explained;
     }
     // The library's own text would show the URL.

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | [`template`] | body skeletons with placeholders, checked once, rendered without a tree |
 //! | [`body`] | records and batches in the making |
-//! | [`value`], [`time`] | JSON form of values; RFC 3339 and `Retry-After` |
+//! | [`time`] | `Retry-After` |
 //! | [`key`] | the idempotency key: a function of what is in the batch |
 //! | [`lane`] | which records go out together, what an answer settles, bisecting; no I/O |
 //! | [`answer`] | status and body of an answer -> what it means; no I/O |
 //! | [`backoff`] | pauses between attempts |
-//! | [`client`], [`tls`] | one exchange over `reqwest` |
+//! | [`client`] | one exchange over `reqwest` |
 //!
 //! Nothing was ever defined as "the EMS API": the defaults here are a proposal, and since each EMS differs, path, header
 //! names, body and answer are settings. No ABI, no knowledge of the host. Only [`client`] does I/O, and it knows no time:
@@ -24,8 +24,6 @@ pub mod key;
 pub mod lane;
 pub mod template;
 pub mod time;
-pub mod tls;
-pub mod value;
 
 pub use answer::{Answer, AnswerForm, Rejections, Reply};
 pub use body::{Body, Head, Measurement, Record, Shown};

@@ -11,9 +11,8 @@
 //! | record | `gateway_id device timestamp timestamp_ms timestamp_s seq history label:NAME`, and `measurements` exactly once |
 //! | measurement | `key point value unit quality quality_text` |
 
+use busbar_kit::json::{write_escaped, write_text};
 use serde_json::Value as Json;
-
-use crate::value::{write_escaped, write_text};
 
 /// Deepest skeleton.
 const MAX_DEPTH: usize = 16;

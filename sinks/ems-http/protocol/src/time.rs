@@ -1,37 +1,11 @@
-//! Times as texts: RFC 3339 out, `Retry-After` in. Pure: "now" comes from outside.
+//! `Retry-After`. Pure: "now" comes from outside.
 
 use std::time::{Duration, SystemTime};
-
-const MS: i64 = 1_000_000;
-const DAY_S: i64 = 86_400;
 
 /// Longest pause that a server may ask for: longer ones are cut, so that a wrong clock over there stops nobody for days.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// Shortest pause after a server asked for one.
 pub const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// RFC 3339 in UTC with milliseconds (rounded down): `2026-01-01T12:00:00.000Z`.
-#[must_use]
-pub fn rfc3339(ns: i64) -> String {
-    let ms = ns.div_euclid(MS);
-    let (seconds, fraction) = (ms.div_euclid(1000), ms.rem_euclid(1000));
-    let (days, of_day) = (seconds.div_euclid(DAY_S), seconds.rem_euclid(DAY_S));
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z")
-}
-
-/// Days since 1970-01-01 to the proleptic Gregorian date (H. Hinnant, "chrono-compatible low-level date algorithms").
-const fn civil(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + (month <= 2) as i64, month, doy - (153 * mp + 2) / 5 + 1)
-}
 
 /// Reads `Retry-After` (RFC 9110 section 10.2.3): seconds or an HTTP date, bounded to [`MIN_RETRY_AFTER`] ..
 /// [`MAX_RETRY_AFTER`]. `None` for anything else. `now_ns`: wall clock, nanoseconds UTC.
@@ -54,18 +28,6 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_767_225_600_000_000_000;
-
-    #[test]
-    fn times_of_records() {
-        for (ns, text) in [
-            (NOW, "2026-01-01T00:00:00.000Z"),
-            (NOW + 123_999_999, "2026-01-01T00:00:00.123Z"),
-            (-1, "1969-12-31T23:59:59.999Z"),
-            (951_782_400_000_000_000, "2000-02-29T00:00:00.000Z"),
-        ] {
-            assert_eq!(rfc3339(ns), text);
-        }
-    }
 
     #[test]
     fn seconds_and_dates_bounded() {

@@ -13,8 +13,8 @@ use std::io::Read as _;
 
 use busbar_ems_http::answer::{MAX_BODY, classify};
 use busbar_ems_http::client::{Common, header, header_name};
-use busbar_ems_http::tls::TlsFiles;
 use busbar_ems_http::{Answer, AnswerForm, Client, Endpoint, Error, Post, Reply};
+use busbar_kit::tls::TlsFiles;
 use common::{LONG, Say, Server, answer};
 
 const PATH: &str = "/api/v1/measurements:batch";

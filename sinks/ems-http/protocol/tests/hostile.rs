@@ -6,8 +6,8 @@ use std::sync::Arc;
 use busbar_ems_http::answer::{Reply, classify};
 use busbar_ems_http::body::Skeleton;
 use busbar_ems_http::time::{MAX_RETRY_AFTER, MIN_RETRY_AFTER, retry_after};
-use busbar_ems_http::value::Value;
 use busbar_ems_http::{Answer, AnswerForm, Body, Head, Measurement, Shown};
+use busbar_kit::json::Value;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -46,11 +46,11 @@ fn template_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..5).prop_map(|pieces| pieces.concat())
 }
 
-fn value() -> impl Strategy<Value = (u8, i64, f64, String)> {
-    (0_u8..9, any::<i64>(), any::<f64>(), ".{0,20}")
+fn value() -> impl Strategy<Value = (u8, i64, f64, String, Json)> {
+    (0_u8..9, any::<i64>(), any::<f64>(), ".{0,20}", any_json())
 }
 
-fn as_value<'a>((kind, whole, real, text): &'a (u8, i64, f64, String)) -> Value<'a> {
+fn as_value((kind, whole, real, text, json): &(u8, i64, f64, String, Json)) -> Value<'_> {
     match kind {
         0 => Value::None,
         1 => Value::Bool(*whole > 0),
@@ -60,7 +60,7 @@ fn as_value<'a>((kind, whole, real, text): &'a (u8, i64, f64, String)) -> Value<
         5 => Value::Text(text),
         6 => Value::Bytes(text.as_bytes()),
         7 => Value::Time(*whole),
-        _ => Value::Json(text.as_bytes()),
+        _ => Value::Json(json),
     }
 }
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use busbar_ems_http::client::{Common, header_name};
-use busbar_ems_http::tls::TlsFiles;
 use busbar_ems_http::{Client, Endpoint, Error, Post};
+use busbar_kit::tls::TlsFiles;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

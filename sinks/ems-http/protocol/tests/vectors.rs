@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use busbar_ems_http::body::Skeleton;
-use busbar_ems_http::value::Value;
 use busbar_ems_http::{Body, Head, Measurement, Record, Shown};
+use busbar_kit::json::Value;
 use serde_json::json;
 
 const TS: i64 = 1_767_268_800_000_000_000;

@@ -12,8 +12,8 @@
 
 use std::collections::HashMap;
 
-use crate::payload::{write_int, write_text};
-use crate::value::parse_rfc3339;
+use busbar_kit::json::{write_number, write_text};
+use busbar_kit::time::{parse_rfc3339, rfc3339};
 
 /// Longest id, bytes.
 pub const MAX_ID: usize = 128;
@@ -112,8 +112,8 @@ impl Gate {
         if request.expires_ns <= now_ns {
             let text = format!(
                 "expected expires in the future, found {} at {}: check the client's clock and the unit (milliseconds UTC)",
-                crate::value::rfc3339(request.expires_ns),
-                crate::value::rfc3339(now_ns)
+                rfc3339(request.expires_ns),
+                rfc3339(now_ns)
             );
             return Err(refuse(Reason::Expired, text));
         }
@@ -261,7 +261,7 @@ pub fn write_result(
         }
     }
     out.extend_from_slice(b",\"ts\":");
-    write_int(out, now_ns.div_euclid(1_000_000));
+    write_number(out, now_ns.div_euclid(1_000_000));
     out.push(b'}');
 }
 

@@ -9,8 +9,8 @@
 
 use std::fmt::Write as _;
 
-use crate::payload::{write_int, write_text};
-use crate::value::{Value, civil};
+use busbar_kit::json::{Value, write_number, write_text};
+use busbar_kit::time::civil;
 
 /// Stands for an empty level of the topic.
 pub const UNKNOWN: &str = "desconocido";
@@ -65,7 +65,7 @@ impl Frame {
             Some(id) => match id.parse::<i64>() {
                 Ok(number) => {
                     head.extend_from_slice(b",\"device_id\":");
-                    write_int(&mut head, number);
+                    write_number(&mut head, number);
                 }
                 Err(_) => member(&mut head, ",\"device_id\":", id),
             },
@@ -121,7 +121,7 @@ impl Message {
             out.push(b',');
         }
         out.extend_from_slice(name);
-        if write_number(out, value) {
+        if write_plain(out, value) {
             self.values += 1;
         } else {
             out.truncate(length);
@@ -150,13 +150,13 @@ impl Message {
 }
 
 /// Appends a value as a number; false where it is none. Switches are 0 and 1.
-fn write_number(out: &mut Vec<u8>, value: Value<'_>) -> bool {
+fn write_plain(out: &mut Vec<u8>, value: Value<'_>) -> bool {
     match value {
         Value::Bool(on) => out.push(if on { b'1' } else { b'0' }),
         Value::DoublePoint(1) => out.push(b'0'),
         Value::DoublePoint(2) => out.push(b'1'),
-        Value::Int(number) => write_int(out, number),
-        Value::Uint(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+        Value::Int(number) => write_number(out, number),
+        Value::Uint(number) => write_number(out, number),
         Value::Float32(number) if number.is_finite() => value.write(out),
         Value::Float64(number) if number.is_finite() => value.write(out),
         _ => return false,
@@ -186,7 +186,7 @@ pub fn status(gateway: &str, version: Option<i64>, connected: &[&str], reading: 
     write_text(&mut out, gateway);
     out.extend_from_slice(b",\"config_version_aplicada\":");
     match version {
-        Some(version) => write_int(&mut out, version),
+        Some(version) => write_number(&mut out, version),
         None => out.extend_from_slice(b"null"),
     }
     for (name, list) in [("dispositivos_conectados", connected), ("dispositivos_leyendo", reading)] {

@@ -3,11 +3,11 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`topic`] | topic templates; no name can leave its level |
-//! | [`payload`], [`value`] | the JSON that goes out, written straight into a buffer |
+//! | [`payload`] | the JSON that goes out, written straight into a buffer |
 //! | [`ems`] | the records of `format = "ems"` |
 //! | [`command`] | requests on set topics, and the answers |
 //! | [`ledger`] | what is published and not acknowledged |
-//! | [`options`], [`tls`] | what a session needs to know |
+//! | [`options`] | what a session needs to know |
 //! | [`session`] | one connection to a broker, MQTT 3.1.1 or 5 |
 //! | [`takeover`] | notices a second client with our client id |
 //! | `broker` | feature `broker`: a broker for the demo and for tests, which can misbehave on purpose |
@@ -30,12 +30,11 @@ pub mod payload;
 pub mod session;
 mod stream;
 pub mod takeover;
-pub mod tls;
+mod tls;
 pub mod topic;
-pub mod value;
 mod wire;
 
 pub use error::Error;
-pub use options::{Options, Qos, Status, TlsFiles, Url, Version};
+pub use options::{Options, Qos, Status, Url, Version};
 pub use session::{Event, Message, SendError, Session};
 pub use wire::{OFFLINE, ONLINE, PublishError};

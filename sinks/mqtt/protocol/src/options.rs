@@ -1,8 +1,9 @@
 //! What a session needs to know.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
+
+use busbar_kit::tls::TlsFiles;
 
 use crate::ledger::MAX_WINDOW;
 
@@ -130,17 +131,6 @@ impl fmt::Display for Url {
         let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         write!(f, "{scheme}://{open}{}{close}:{}", self.host, self.port)
     }
-}
-
-/// Files for TLS; all PEM.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificates that may sign the broker's; absent: those of the operating system.
-    pub ca: Option<PathBuf>,
-    /// Our certificate with its chain; needs `key`.
-    pub cert: Option<PathBuf>,
-    /// Our private key; needs `cert`.
-    pub key: Option<PathBuf>,
 }
 
 /// The retained status of this client: `online` after connect, `offline` as last will and before disconnect.

@@ -7,38 +7,9 @@
 //! `ts` and `value_ts` are whole milliseconds UTC, rounded down. `"gateway_time":true`: the gateway stamped it, not the
 //! device. `"history":true`: a record from the device's memory. `"replayed":true`: from the backlog of the queue.
 //!
-//! Values: bool; double point `"intermediate" "off" "on" "bad"`; integers beyond 2^53 as text, because JSON readers
-//! hold numbers as doubles; float32 in its own shortest form (`231.4`); bytes as hex text; time as RFC 3339; NaN and
-//! infinities null; null when there never was a value.
-//!
-//! This is the hot path: no tree, no allocation once the buffer has grown, `itoa` and `zmij` for the numbers.
+//! The JSON form of values: [`busbar_kit::json`]. This is the hot path: no tree, no allocation once the buffer has grown.
 
-use crate::value::Value;
-
-/// What is shown for a value that is not good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BadValue {
-    /// No key `value`.
-    Omit,
-    /// `"value":null`.
-    Null,
-    /// The last value, marked by its quality.
-    #[default]
-    Last,
-}
-
-impl BadValue {
-    /// Reads the sink key `bad_value`; `None` for an unknown word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "omit" => Self::Omit,
-            "null" => Self::Null,
-            "last" => Self::Last,
-            _ => return None,
-        })
-    }
-}
+use busbar_kit::json::{BadValue, Value, write_number, write_text};
 
 /// A time stamp with its mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +130,7 @@ impl Group {
 
 fn write_stamp(out: &mut Vec<u8>, stamp: Stamp) {
     out.extend_from_slice(b"\"ts\":");
-    write_int(out, stamp.ms());
+    write_number(out, stamp.ms());
     if stamp.gateway {
         out.extend_from_slice(b",\"gateway_time\":true");
     }
@@ -191,33 +162,6 @@ fn write_body(out: &mut Vec<u8>, point: &Point<'_>, bad: BadValue) {
     out.extend_from_slice(point.unit);
     if let Some(ts_ns) = point.value_ts_ns {
         out.extend_from_slice(b",\"value_ts\":");
-        write_int(out, ts_ns.div_euclid(1_000_000));
+        write_number(out, ts_ns.div_euclid(1_000_000));
     }
-}
-
-pub(crate) fn write_int(out: &mut Vec<u8>, number: i64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-/// Appends a JSON text (RFC 8259 section 7).
-pub fn write_text(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0..0x20 => {
-                out.extend_from_slice(b"\\u00");
-                for nibble in [byte >> 4, byte & 15] {
-                    out.extend(HEX.get(usize::from(nibble)));
-                }
-            }
-            other => out.push(other),
-        }
-    }
-    out.push(b'"');
 }

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use busbar_kit::tls::TlsFiles;
 use busbar_mqtt::broker::{Broker, Credentials};
-use busbar_mqtt::{Error, Event, Options, Session, TlsFiles, Url, Version};
+use busbar_mqtt::{Error, Event, Options, Session, Url, Version};
 use common::authority::{Authority, save};
 use common::{PATIENCE, VERSIONS, end, message, options, received, send_all};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};

@@ -5,8 +5,9 @@ mod common;
 
 use std::sync::Arc;
 
+use busbar_kit::tls::TlsFiles;
 use busbar_mqtt::broker::{Broker, Config};
-use busbar_mqtt::{Error, Options, Session, TlsFiles, Url, Version};
+use busbar_mqtt::{Error, Options, Session, Url, Version};
 use common::authority::{Authority, save};
 use common::{PATIENCE, VERSIONS, send_all};
 use rustls::pki_types::pem::PemObject;

@@ -1,97 +1,4 @@
-//! Values as this crate knows them, and their JSON form (rules: head of [`crate::payload`]).
-
-use crate::payload::{write_int, write_text};
-
-/// Largest whole number that every JSON reader holds exactly.
-const SAFE_INTEGER: u64 = 1 << 53;
-
-/// Texts of the four states of a double point.
-const DOUBLE_POINT: [&str; 4] = ["intermediate", "off", "on", "bad"];
-
-/// One value, borrowed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value<'a> {
-    /// There never was one.
-    None,
-    /// false, true.
-    Bool(bool),
-    /// Signed integer.
-    Int(i64),
-    /// Unsigned integer.
-    Uint(u64),
-    /// Single precision.
-    Float32(f32),
-    /// Double precision.
-    Float64(f64),
-    /// 0 intermediate, 1 off, 2 on, 3 bad.
-    DoublePoint(u8),
-    /// UTF-8 text.
-    Text(&'a str),
-    /// Bytes.
-    Bytes(&'a [u8]),
-    /// Nanoseconds since 1970-01-01 UTC.
-    Time(i64),
-    /// A structure: JSON text. What is not JSON goes out as null.
-    Json(&'a [u8]),
-}
-
-impl Value<'_> {
-    /// Appends the JSON form.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        match *self {
-            Self::None => out.extend_from_slice(b"null"),
-            Self::Bool(true) => out.extend_from_slice(b"true"),
-            Self::Bool(false) => out.extend_from_slice(b"false"),
-            Self::Int(number) if number.unsigned_abs() > SAFE_INTEGER => {
-                quoted(out, |out| write_int(out, number));
-            }
-            Self::Int(number) => write_int(out, number),
-            Self::Uint(number) if number > SAFE_INTEGER => quoted(out, |out| write_uint(out, number)),
-            Self::Uint(number) => write_uint(out, number),
-            Self::Float32(number) if number.is_finite() => {
-                out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
-            }
-            Self::Float64(number) if number.is_finite() => {
-                out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
-            }
-            Self::Float32(_) | Self::Float64(_) => out.extend_from_slice(b"null"),
-            Self::DoublePoint(state) => match DOUBLE_POINT.get(usize::from(state)) {
-                Some(text) => write_text(out, text),
-                None => out.extend_from_slice(b"null"),
-            },
-            Self::Text(text) => write_text(out, text),
-            Self::Bytes(bytes) => write_hex(out, bytes),
-            Self::Time(ns) => write_text(out, &rfc3339(ns)),
-            Self::Json(text) if is_json(text) => out.extend_from_slice(text),
-            Self::Json(_) => out.extend_from_slice(b"null"),
-        }
-    }
-}
-
-/// Checked without building a tree: a hostile text must not break the message around it.
-fn is_json(text: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
-}
-
-fn quoted(out: &mut Vec<u8>, inner: impl FnOnce(&mut Vec<u8>)) {
-    out.push(b'"');
-    inner(out);
-    out.push(b'"');
-}
-
-fn write_uint(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-fn write_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    quoted(out, |out| {
-        for byte in bytes {
-            out.extend(DIGITS.get(usize::from(byte >> 4)));
-            out.extend(DIGITS.get(usize::from(byte & 15)));
-        }
-    });
-}
+//! Times as texts: RFC 3339 in UTC, both ways.
 
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
@@ -100,15 +7,26 @@ const DAY: i64 = 86_400;
 #[must_use]
 pub fn rfc3339(ns: i64) -> String {
     let (seconds, fraction) = (ns.div_euclid(SECOND), ns.rem_euclid(SECOND));
+    if fraction % 1_000_000 == 0 {
+        format!("{}.{:03}Z", whole_second(seconds), fraction / 1_000_000)
+    } else {
+        format!("{}.{fraction:09}Z", whole_second(seconds))
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds (rounded down): `2026-01-01T12:00:00.000Z`.
+#[must_use]
+pub fn rfc3339_ms(ns: i64) -> String {
+    let fraction = ns.rem_euclid(SECOND) / 1_000_000;
+    format!("{}.{fraction:03}Z", whole_second(ns.div_euclid(SECOND)))
+}
+
+/// `2026-01-01T12:00:00`
+fn whole_second(seconds: i64) -> String {
     let (days, of_day) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let date = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
-    if fraction % 1_000_000 == 0 {
-        format!("{date}.{:03}Z", fraction / 1_000_000)
-    } else {
-        format!("{date}.{fraction:09}Z")
-    }
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 /// Nanoseconds UTC of an RFC 3339 text (`2026-03-29T17:59:38.297Z`, `...+02:00`); `None` for anything else.
@@ -162,7 +80,8 @@ fn zone_offset(zone: &str) -> Option<i64> {
 }
 
 /// Days since 1970-01-01 to the proleptic Gregorian date (H. Hinnant, "chrono-compatible low-level date algorithms").
-pub(crate) const fn civil(days: i64) -> (i64, i64, i64) {
+#[must_use]
+pub const fn civil(days: i64) -> (i64, i64, i64) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let doe = z.rem_euclid(146_097);
@@ -194,6 +113,20 @@ mod tests {
         }
         assert_eq!(parse_rfc3339("2026-01-01T02:00:00.5+02:00"), Some(1_767_225_600_500_000_000));
         assert_eq!(parse_rfc3339("2025-12-31 19:30:00-04:30"), Some(1_767_225_600_000_000_000));
+    }
+
+    #[test]
+    fn milliseconds_round_down() {
+        for (ns, text) in [
+            (1_767_225_600_000_000_000, "2026-01-01T00:00:00.000Z"),
+            (1_767_225_600_123_999_999, "2026-01-01T00:00:00.123Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (951_782_400_000_000_000, "2000-02-29T00:00:00.000Z"),
+            (i64::MIN, "1677-09-21T00:12:43.145Z"),
+            (i64::MAX, "2262-04-11T23:47:16.854Z"),
+        ] {
+            assert_eq!(rfc3339_ms(ns), text);
+        }
     }
 
     #[test]
