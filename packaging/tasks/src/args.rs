@@ -46,9 +46,11 @@ impl Task {
         match self {
             Self::Setup => {
                 "Installs, where missing:\n\
-                 \x20 Debian packages  mosquitto mosquitto-clients python3-venv (as root, or through sudo without password)\n\
+                 \x20 Debian packages  mosquitto mosquitto-clients faketime util-linux python3-venv (as root, or through sudo without\n\
+                 \x20                  password)\n\
                  \x20 Python peers     the versions pinned in tests/peers/requirements.txt, into target/peers/venv\n\
                  \x20 cargo tools      cargo-nextest, cargo-deny (cargo install --locked)\n\
+                 Tries whether a mount namespace is allowed: tests of full disks need one (root, or user namespaces).\n\
                  Takes a second when nothing is missing. Options: --json"
             }
             Self::Test => {

@@ -25,7 +25,17 @@ pub(crate) const DENY: CargoTool =
     CargoTool { step: "cargo-deny", subcommand: "deny", krate: "cargo-deny", version: "0.20.2" };
 
 /// Programs the tests start, and the Debian package each comes from.
-const PROGRAMS: [(&str, &str); 2] = [("mosquitto", "mosquitto"), ("mosquitto_pub", "mosquitto-clients")];
+const PROGRAMS: [(&str, &str); 8] = [
+    ("mosquitto", "mosquitto"),
+    ("mosquitto_pub", "mosquitto-clients"),
+    // Jumps of the wall clock under one process; a test tool, never shipped.
+    ("faketime", "faketime"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("mount", "mount"),
+    ("strip", "binutils"),
+];
 
 /// Oldest Python that the pinned peers run on.
 const PYTHON_MIN: (u32, u32) = (3, 10);
@@ -46,8 +56,10 @@ impl Ready {
 
 /// Every step, also after one that failed.
 pub(crate) fn run_steps(report: &mut Report) -> Ready {
+    let packages = report.step("Debian packages", packages);
+    report.step("mount namespaces", namespaces);
     Ready {
-        packages: report.step("Debian packages", packages),
+        packages,
         peers: report.step("Python peers", peers),
         nextest: cargo_tool(report, &NEXTEST),
         deny: cargo_tool(report, &DENY),
@@ -90,6 +102,7 @@ fn packages() -> Outcome {
         .filter(|(program, _)| find_program(program).is_none())
         .map(|(_, package)| *package)
         .collect();
+    missing.dedup();
     if find_python().is_none() {
         missing.extend(["python3", "python3-venv"]);
     }
@@ -119,6 +132,29 @@ fn packages() -> Outcome {
     }
 }
 
+/// A small disk of a test is a tmpfs in a mount namespace of its own. Tried here, so that what is not allowed is said before
+/// the tests fail one by one.
+fn namespaces() -> Outcome {
+    let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
+    let root = is_root();
+    let try_one = |flags: &&[&str]| {
+        let mount = ["--propagation", "private", "sh", "-c", "mount -t tmpfs -o size=1m tmpfs /tmp"];
+        output(Command::new("unshare").args(*flags).args(mount)).is_some()
+    };
+    match ways.iter().position(try_one) {
+        Some(_) if root => Outcome::Done("allowed".to_owned()),
+        Some(_) => Outcome::Done(
+            "allowed; not root: the tests named `unprivileged`, which become another user, will fail".to_owned(),
+        ),
+        None => Outcome::Failed(
+            "expected to mount a tmpfs in a namespace, found it refused; run the tests as root, or allow user namespaces (sysctl \
+             kernel.unprivileged_userns_clone=1, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; in a container \
+             --cap-add SYS_ADMIN)"
+                .to_owned(),
+        ),
+    }
+}
+
 fn apt(prefix: &[&str], arguments: &[&str]) -> Command {
     let words: Vec<&str> =
         prefix.iter().copied().chain(["apt-get"]).chain(arguments.iter().copied()).collect();
@@ -132,10 +168,14 @@ fn apt(prefix: &[&str], arguments: &[&str]) -> Command {
 
 /// How to become root: not at all, `sudo` where it asks nothing, or `None`.
 fn root_prefix() -> Option<Vec<&'static str>> {
-    if output(Command::new("id").arg("-u")).as_deref() == Some("0") {
+    if is_root() {
         return Some(Vec::new());
     }
     output(Command::new("sudo").args(["-n", "true"])).map(|_| vec!["sudo", "-n"])
+}
+
+fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).as_deref() == Some("0")
 }
 
 /// A program on PATH or where Debian keeps daemons (not on an ordinary user's PATH).
