@@ -14,7 +14,7 @@ use busbar_contract::{
     CheckInput, Describe, Endpoint, Problem, Request, Severity, Value, describe::PluginKind, op,
 };
 use busbar_loader::{Expect, Isolation, Launcher, Probe, stage};
-use common::{Rig, artifacts, attach, command, driver, of, read, values};
+use common::{Rig, artifacts, attach, build, command, driver, of, read, values};
 use serde_json::{Value as Json, json};
 
 fn check(rig: &Rig, input: Json) -> Vec<Problem> {
@@ -126,7 +126,7 @@ fn the_probe_child_answers_the_same() {
 #[test]
 fn a_third_partys_driver_is_short_and_works() {
     let file = artifacts::third_party();
-    let crate_dir = artifacts::workspace().join("tests/third-party");
+    let crate_dir = build::workspace().join("tests/third-party");
     let source = fs::read_to_string(crate_dir.join("src/lib.rs")).unwrap();
     assert!(source.lines().count() < 60, "{} lines", source.lines().count());
     only_these_dependencies(&crate_dir.join("Cargo.toml"));

@@ -9,6 +9,8 @@
 )]
 
 pub mod artifacts;
+pub mod build;
+pub mod sink;
 
 use std::{
     collections::VecDeque,

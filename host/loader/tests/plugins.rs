@@ -620,7 +620,7 @@ mod worker_only {
     /// A program that takes the worker's place. Kept as files: a script written here could still be open in a child
     /// of another test when it is executed ("text file busy").
     fn impostor(name: &str) -> busbar_loader::Launcher {
-        let dir = common::artifacts::workspace().join("host/loader/tests/impostors");
+        let dir = common::build::workspace().join("host/loader/tests/impostors");
         busbar_loader::Launcher::program(dir.join(name))
     }
 

@@ -13,54 +13,21 @@ mod common;
 mod server;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use busbar_contract::{
     Cause, Event, Flags, Quality, Request, Samples, Value, batch,
-    binary::{Ack, Verdict},
+    binary::Verdict,
     describe::Open,
-    request::{AnswerTo, OfDevice, Points, SinkPoint},
+    request::{AnswerTo, SinkPoint},
 };
 use busbar_loader::{Instance, Isolation};
-use common::{LONG, LONG_MS, Rig, Said, delivery};
+use common::sink::{FAR_SIDE, delivered, polled, rejected, routed};
+use common::{LONG, Rig, Said, artifacts, delivery};
 use serde_json::{Value as Json, json};
 use server::{Say, Server};
 
-const FAR_SIDE: OfDevice = OfDevice { device: None, deadline_ms: LONG_MS };
 const TS: i64 = 1_767_225_600_123_000_000;
-
-/// The plugin file. Cargo builds no cdylib for integration tests, so a missing or stale one is built here first.
-fn plugin() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().and_then(Path::parent).unwrap();
-    let exe = std::env::current_exe().unwrap();
-    let file = exe.parent().and_then(Path::parent).unwrap().join("libbusbar_sink_ems_http.so");
-    let folders =
-        ["sinks/ems-http/src", "sinks/ems-http/protocol/src", "driver-api/src", "driver-api/contract/src"];
-    let newest = folders.iter().filter_map(|folder| newest(&workspace.join(folder))).max();
-    let built = std::fs::metadata(&file).and_then(|data| data.modified()).ok();
-    if built < newest {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-        let mut command = std::process::Command::new(cargo);
-        let status =
-            command.args(["build", "--package", "busbar-sink-ems-http"]).current_dir(workspace).status();
-        assert!(status.unwrap().success(), "the plugin must build");
-    }
-    file
-}
-
-/// Time of the newest Rust file below.
-fn newest(folder: &Path) -> Option<SystemTime> {
-    let entries = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let times = entries.filter_map(|path| match path.is_dir() {
-        true => newest(&path),
-        false if path.extension().is_some_and(|kind| kind == "rs") => {
-            std::fs::metadata(&path).ok()?.modified().ok()
-        }
-        false => None,
-    });
-    times.max()
-}
 
 /// A server, the plugin, and one instance.
 struct Site {
@@ -74,7 +41,7 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let rig = Rig::start(&plugin(), Isolation::InProcess);
+        let rig = Rig::start(&artifacts::sink("ems-http"), Isolation::InProcess);
         Self { server: Server::start(), rig, stored: None, bad_value: "null", test: "invalid" }
     }
 
@@ -90,8 +57,7 @@ impl Site {
             bad_value: self.bad_value.into(),
             test: self.test.into(),
         });
-        let points = Points { replace: true, points: list(), removed: vec![] };
-        self.rig.done(&instance, &Request::Points(points));
+        self.rig.route(&instance, list());
         instance
     }
 
@@ -116,46 +82,6 @@ impl Site {
     fn batch(&mut self, instance: &Instance) -> server::Request {
         self.planned(instance);
         self.server.request()
-    }
-
-    /// Acknowledgements until `count` samples are settled, sorted; ranges merged.
-    fn acks(&mut self, count: u32) -> Vec<Ack> {
-        let (mut all, mut total): (Vec<Ack>, u32) = (Vec::new(), 0);
-        while total < count {
-            let (_, event) = self.rig.event(|event| matches!(event, Event::Ack { .. }));
-            let Event::Ack { lane: 0, acks } = event else { panic!("{event:?}") };
-            let ends: Vec<Ack> = acks.into_iter().filter(|ack| ack.verdict != Verdict::Retry).collect();
-            total += ends.iter().map(|ack| ack.count).sum::<u32>();
-            all.extend(ends);
-        }
-        all.sort_by_key(|ack| ack.first);
-        let mut merged: Vec<Ack> = Vec::new();
-        for ack in all {
-            match merged.last_mut() {
-                Some(last)
-                    if last.first + u64::from(last.count) == ack.first
-                        && (last.verdict, last.reason) == (ack.verdict, ack.reason) =>
-                {
-                    last.count += ack.count;
-                }
-                _ => merged.push(ack),
-            }
-        }
-        merged
-    }
-
-    fn down(&mut self) -> String {
-        match self.rig.event(|event| matches!(event, Event::State(state) if !state.up)).1 {
-            Event::State(state) => state.reason,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn fault(&mut self) -> (String, String) {
-        match self.rig.event(|event| matches!(event, Event::Fault(_))).1 {
-            Event::Fault(fault) => (fault.code, fault.text),
-            other => panic!("{other:?}"),
-        }
     }
 
     /// Nothing was confirmed. (A delivery that comes while there is no connection is answered with "retry" by the SDK.)
@@ -190,16 +116,8 @@ impl Site {
 }
 
 fn point(number: u32, device: &str, name: &str) -> SinkPoint {
-    SinkPoint {
-        point: number,
-        device: device.into(),
-        name: name.into(),
-        unit: "V".into(),
-        description: String::new(),
-        metadata: json!({ "device": { "labels": { "ems_id": format!("E-{device}") } } }),
-        writable: false,
-        map: vec![],
-    }
+    let metadata = json!({ "device": { "labels": { "ems_id": format!("E-{device}") } } });
+    SinkPoint { metadata, ..routed(number, device, name) }
 }
 
 fn list() -> Vec<SinkPoint> {
@@ -215,26 +133,14 @@ fn list() -> Vec<SinkPoint> {
     list
 }
 
-fn sample_at(samples: &mut Samples, point: u32, ts_ns: i64, value: &Value) {
-    samples.push(point, ts_ns, value, Quality::GOOD, Flags::new(Cause::Poll, Flags::GATEWAY_TIME));
-}
-
 /// `count` records of device m1, each of one sample with its own second.
 fn polls(from: u64, count: u64) -> Samples {
     let mut samples = Samples::default();
     for number in from..from + count {
         let ts_ns = TS + i64::try_from(number).unwrap() * 1_000_000_000;
-        sample_at(&mut samples, 1, ts_ns, &Value::Uint(number));
+        polled(&mut samples, 1, ts_ns, &Value::Uint(number));
     }
     samples
-}
-
-fn delivered(first: u64, count: u32) -> Ack {
-    Ack { first, count, verdict: Verdict::Delivered, reason: 0 }
-}
-
-fn rejected(first: u64, count: u32, reason: u16) -> Ack {
-    Ack { first, count, verdict: Verdict::Rejected, reason }
 }
 
 fn body(request: &server::Request) -> Json {
@@ -263,14 +169,14 @@ fn a_batch_is_what_the_contract_says() {
     let mut site = Site::new();
     let instance = site.connected(json!({ "headers": { "X-Site": "north" }, "gateway_id": "gw" }));
     let mut samples = Samples::default();
-    sample_at(&mut samples, 1, TS, &Value::Float32(231.4));
+    polled(&mut samples, 1, TS, &Value::Float32(231.4));
     let range =
         Quality::GOOD.with(Quality::OUT_OF_RANGE).with_validity(busbar_contract::Validity::Questionable);
     samples.push(2, TS + 900_000, &Value::Float32(999.0), range, Flags::new(Cause::Poll, 0));
-    sample_at(&mut samples, 3, TS, &Value::Bool(true));
-    sample_at(&mut samples, 4, TS + 1_000_000, &Value::Float64(f64::NAN));
-    sample_at(&mut samples, 5, TS, &Value::Bool(true));
-    sample_at(&mut samples, 99, TS, &Value::Int(1));
+    polled(&mut samples, 3, TS, &Value::Bool(true));
+    polled(&mut samples, 4, TS + 1_000_000, &Value::Float64(f64::NAN));
+    polled(&mut samples, 5, TS, &Value::Bool(true));
+    polled(&mut samples, 99, TS, &Value::Int(1));
     assert!(instance.deliver(delivery(100, 0, 0, samples)).is_taken());
     let request = site.batch(&instance);
     assert_eq!(request.line, "POST /api/v1/measurements:batch HTTP/1.1");
@@ -288,7 +194,7 @@ fn a_batch_is_what_the_contract_says() {
     ] });
     assert_eq!(body(&request), expected);
     // A system point that nobody mapped goes nowhere; a point that nobody knows is parked.
-    assert_eq!(site.acks(6), [delivered(100, 5), rejected(105, 1, 4)]);
+    assert_eq!(site.rig.acks(6), [delivered(100, 5), rejected(105, 1, 4)]);
     site.rig.stop(&instance);
     site.end();
 }
@@ -306,7 +212,7 @@ fn full_batches_at_once_and_the_rest_after_a_while() {
         sizes.push(body_len(&request));
     }
     assert_eq!(sizes, [100, 100, 50]);
-    assert_eq!(site.acks(250), [delivered(1, 250)]);
+    assert_eq!(site.rig.acks(250), [delivered(1, 250)]);
     site.rig.stop(&instance);
     site.end();
 }
@@ -335,7 +241,7 @@ fn what_is_not_good_as_the_sink_was_told() {
         instance.deliver(delivery(1, 0, 0, samples));
         let request = site.batch(&instance);
         assert_eq!(body(&request)["records"][0]["measurements"], expected, "{bad_value} {test}");
-        site.acks(1);
+        site.rig.acks(1);
         site.rig.stop(&instance);
         site.end();
     }
@@ -345,7 +251,7 @@ fn what_is_not_good_as_the_sink_was_told() {
     let mut samples = Samples::default();
     samples.push(1, TS, &Value::Int(7), Quality::GOOD.with(Quality::TEST), Flags::new(Cause::Poll, 0));
     instance.deliver(delivery(1, 0, 0, samples));
-    assert_eq!(site.acks(1), [delivered(1, 1)], "suppressed is as good as delivered");
+    assert_eq!(site.rig.acks(1), [delivered(1, 1)], "suppressed is as good as delivered");
     assert!(site.server.rest().is_empty());
     site.rig.stop(&instance);
     site.end();
@@ -360,7 +266,7 @@ fn refused_records_are_parked_and_the_others_are_delivered() {
     site.server.play([Say::json(202, partly)]);
     instance.deliver(delivery(1, 0, 0, polls(0, 4)));
     site.batch(&instance);
-    assert_eq!(site.acks(4), [delivered(1, 1), rejected(2, 1, 1), delivered(3, 2)]);
+    assert_eq!(site.rig.acks(4), [delivered(1, 1), rejected(2, 1, 1), delivered(3, 2)]);
     site.rig.log(|entry| entry.message.contains("parked") && format!("{entry:?}").contains("unknown meter"));
 
     // Named in a refusal of the whole: the rest is sent again, under another key.
@@ -371,7 +277,7 @@ fn refused_records_are_parked_and_the_others_are_delivered() {
     let again = site.server.request();
     assert_eq!((values(&first), values(&again)), (vec![4, 5, 6, 7], vec![5, 6]));
     assert_ne!(key(&first), key(&again));
-    assert_eq!(site.acks(4), [rejected(5, 1, 2), delivered(6, 2), rejected(8, 1, 2)]);
+    assert_eq!(site.rig.acks(4), [rejected(5, 1, 2), delivered(6, 2), rejected(8, 1, 2)]);
     site.rig.stop(&instance);
     site.end();
 }
@@ -400,7 +306,7 @@ fn a_bad_record_is_found_by_halving() {
         [(0..8).collect(), (0..4).collect(), vec![4, 5], vec![4], vec![5], vec![6, 7]];
     assert_eq!(seen, expected);
     assert_eq!(keys.len(), 6, "another batch, another key");
-    assert_eq!(site.acks(8), [delivered(1, 5), rejected(6, 1, 2), delivered(7, 2)]);
+    assert_eq!(site.rig.acks(8), [delivered(1, 5), rejected(6, 1, 2), delivered(7, 2)]);
     site.rig.stop(&instance);
     site.end();
 }
@@ -414,8 +320,8 @@ fn when_everything_is_refused_somebody_is_told() {
     for _ in 0..12 {
         site.planned(&instance);
     }
-    assert_eq!(site.acks(12), [rejected(1, 12, 2)]);
-    let (code, text) = site.fault();
+    assert_eq!(site.rig.acks(12), [rejected(1, 12, 2)]);
+    let (code, text) = site.rig.fault();
     assert_eq!(code, "everything_refused");
     assert!(text.contains("no such field"), "{text}");
     site.rig.stop(&instance);
@@ -430,12 +336,12 @@ fn too_large_halves_until_the_reconnect() {
     instance.deliver(delivery(1, 0, 0, polls(0, 40)));
     let sizes: Vec<usize> = (0..6).map(|_| values(&site.batch(&instance)).len()).collect();
     assert_eq!(sizes, [40, 20, 10, 10, 10, 10]);
-    assert_eq!(site.acks(40), [delivered(1, 40)]);
+    assert_eq!(site.rig.acks(40), [delivered(1, 40)]);
     // One record alone.
     site.server.play([Say::status(413)]);
     instance.deliver(delivery(41, 0, 0, polls(40, 1)));
     site.batch(&instance);
-    assert_eq!(site.acks(1), [rejected(41, 1, 3)]);
+    assert_eq!(site.rig.acks(1), [rejected(41, 1, 3)]);
     site.rig.stop(&instance);
     site.end();
 }
@@ -453,7 +359,7 @@ fn a_server_that_asks_to_wait_is_obeyed() {
         let again = site.server.request();
         assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
         assert_eq!((key(&before), &before.body), (key(&again), &again.body), "the same batch");
-        assert_eq!(site.acks(2), [delivered(first, 2)]);
+        assert_eq!(site.rig.acks(2), [delivered(first, 2)]);
     }
     let states =
         site.rig.leftovers().into_iter().filter(|said| matches!(said, Said::Event(_, _, Event::State(_))));
@@ -475,9 +381,9 @@ fn a_refused_token_stops_everything_until_it_is_renewed() {
     instance.deliver(delivery(1, 0, 0, polls(0, 3)));
     let refused = site.batch(&instance);
     assert_eq!(refused.header("authorization"), Some("Bearer old-hunter2"));
-    let reason = site.down();
+    let reason = site.rig.lost();
     assert!(reason.contains("refuses the token (401)") && reason.contains("3600 s"), "{reason}");
-    assert_eq!(site.fault().0, "unauthorized");
+    assert_eq!(site.rig.fault().0, "unauthorized");
     site.no_acks();
     let failure = site.rig.failed(&instance, &Request::Connect(FAR_SIDE));
     assert!(failure.text.contains("next attempt in"), "{failure:?}");
@@ -488,7 +394,7 @@ fn a_refused_token_stops_everything_until_it_is_renewed() {
     let again = site.server.request();
     assert_eq!(again.header("authorization"), Some("Bearer new-hunter2"));
     assert_eq!((key(&refused), &refused.body), (key(&again), &again.body));
-    assert_eq!(site.acks(3), [delivered(1, 3)]);
+    assert_eq!(site.rig.acks(3), [delivered(1, 3)]);
     site.rig.stop(&instance);
     let logs = format!("{:?}", site.rig.logs());
     assert!(!logs.contains("hunter2"), "a token in the log");
@@ -502,10 +408,10 @@ fn a_refused_token_is_tried_again_after_its_pause() {
     site.server.play([Say::status(403), Say::status(403)]);
     instance.deliver(delivery(1, 0, 0, polls(0, 1)));
     site.batch(&instance);
-    site.down();
+    site.rig.lost();
     let reasons = site.reconnect(&instance);
     assert!(reasons.iter().any(|reason| reason.contains("(403)")), "{reasons:?}");
-    assert_eq!(site.acks(1), [delivered(1, 1)]);
+    assert_eq!(site.rig.acks(1), [delivered(1, 1)]);
     let faults =
         site.rig.leftovers().into_iter().filter(|said| matches!(said, Said::Event(_, _, Event::Fault(_))));
     assert_eq!(faults.count(), 1, "one alarm per episode");
@@ -534,7 +440,7 @@ fn failures_are_retried_with_the_same_batch() {
         let first = site.batch(&instance);
         // More arrive meanwhile: they do not join a batch that may have been taken.
         instance.deliver(delivery(4, 0, 0, polls(3, 2)));
-        let reason = site.down();
+        let reason = site.rig.lost();
         assert!(reason.contains("next attempt"), "{say:?}: {reason}");
         site.no_acks();
         let reasons = site.reconnect(&instance);
@@ -543,10 +449,10 @@ fn failures_are_retried_with_the_same_batch() {
             let again = site.server.request();
             assert_eq!((key(&first), &first.body), (key(&again), &again.body), "{say:?}");
         }
-        assert_eq!(site.acks(3), [delivered(1, 3)], "{say:?}");
+        assert_eq!(site.rig.acks(3), [delivered(1, 3)], "{say:?}");
         instance.deliver(delivery(4, 0, 0, polls(3, 2)));
         assert_eq!(values(&site.batch(&instance)), [3, 4]);
-        assert_eq!(site.acks(2), [delivered(4, 2)]);
+        assert_eq!(site.rig.acks(2), [delivered(4, 2)]);
         site.rig.stop(&instance);
         site.end();
     }
@@ -560,7 +466,7 @@ fn a_restart_keeps_the_key_of_a_batch_without_answer() {
     site.server.play([Say::Close]);
     instance.deliver(delivery(1, 0, 0, polls(0, 3)));
     let first = site.batch(&instance);
-    site.down();
+    site.rig.lost();
     site.rig.stop(&instance);
 
     // A new instance remembers nothing but what the host stored.
@@ -570,7 +476,7 @@ fn a_restart_keeps_the_key_of_a_batch_without_answer() {
     let again = site.server.request();
     assert_eq!((key(&first), &first.body), (key(&again), &again.body));
     assert_eq!(values(&site.batch(&instance)), [3, 4, 5, 6]);
-    assert_eq!(site.acks(7), [delivered(1, 7)]);
+    assert_eq!(site.rig.acks(7), [delivered(1, 7)]);
     site.rig.stop(&instance);
     site.end();
 }
@@ -582,7 +488,7 @@ fn a_host_that_cannot_store_stops_nothing() {
     instance.deliver(delivery(1, 0, 0, polls(0, 1)));
     site.rig.state(&instance, AnswerTo::StatePut { error: "the disk is full".into() });
     site.server.request();
-    assert_eq!(site.acks(1), [delivered(1, 1)]);
+    assert_eq!(site.rig.acks(1), [delivered(1, 1)]);
     site.rig.log(|entry| entry.message.contains("could not be stored"));
     site.rig.stop(&instance);
     site.end();
@@ -594,20 +500,20 @@ fn the_image_after_a_reconnect_is_sent_only_where_it_is_news() {
     let instance = site.connected(json!({}));
     instance.deliver(delivery(1, 0, 0, polls(0, 1)));
     site.batch(&instance);
-    assert_eq!(site.acks(1), [delivered(1, 1)]);
+    assert_eq!(site.rig.acks(1), [delivered(1, 1)]);
     assert!(site.reconnect(&instance).is_empty());
     let mut image = polls(0, 1);
-    sample_at(&mut image, 2, TS, &Value::Int(9));
+    polled(&mut image, 2, TS, &Value::Int(9));
     instance.deliver(delivery(2, 0, batch::SNAPSHOT, image));
     let request = site.batch(&instance);
     let measurements = &body(&request)["records"][0]["measurements"];
     assert_eq!(measurements.as_object().unwrap().keys().collect::<Vec<_>>(), ["Current_L1"]);
-    assert_eq!(site.acks(2), [delivered(2, 2)]);
+    assert_eq!(site.rig.acks(2), [delivered(2, 2)]);
     // The host repeats latest states after a replay, too.
     let mut latest = Samples::default();
     latest.push(2, TS, &Value::Int(9), Quality::GOOD, Flags::new(Cause::Integrity, Flags::GATEWAY_TIME));
     instance.deliver(delivery(4, 0, 0, latest));
-    assert_eq!(site.acks(1), [delivered(4, 1)]);
+    assert_eq!(site.rig.acks(1), [delivered(4, 1)]);
     assert!(site.server.rest().is_empty());
     site.rig.stop(&instance);
     site.end();
@@ -622,17 +528,17 @@ fn another_server_of_the_list_takes_over() {
     let instance = site.connected(json!({ "url": urls, "retry_delay": "5m", "prefer": "last-good" }));
     instance.deliver(delivery(1, 0, 0, polls(0, 1)));
     let first = site.batch(&instance);
-    assert_eq!(site.acks(1), [delivered(1, 1)]);
+    assert_eq!(site.rig.acks(1), [delivered(1, 1)]);
     drop(first);
     // It fails: the list is tried at once, without the pause.
     site.server.play([Say::status(500), Say::status(500)]);
     instance.deliver(delivery(2, 0, 0, polls(1, 1)));
     let failed = site.batch(&instance);
-    site.down();
+    site.rig.lost();
     assert!(site.reconnect(&instance).is_empty());
     let taken = second.request();
     assert_eq!((key(&failed), &failed.body), (key(&taken), &taken.body));
-    assert_eq!(site.acks(1), [delivered(2, 1)]);
+    assert_eq!(site.rig.acks(1), [delivered(2, 1)]);
     site.rig.stop(&instance);
     site.end();
 }
@@ -658,13 +564,13 @@ fn a_stop_sends_what_was_gathered() {
     instance.deliver(delivery(1, 0, 0, polls(0, 3)));
     // A second delivery that is answered shows that the first was taken.
     let mut unknown = Samples::default();
-    sample_at(&mut unknown, 99, TS, &Value::Int(1));
+    polled(&mut unknown, 99, TS, &Value::Int(1));
     instance.deliver(delivery(4, 0, 0, unknown));
-    site.acks(1);
+    site.rig.acks(1);
     instance.stop(LONG);
     // Nobody answers the sink any more, as in a host that is stopping.
     assert_eq!(values(&site.server.request()), [0, 1, 2]);
-    assert_eq!(site.acks(3), [delivered(1, 3)]);
+    assert_eq!(site.rig.acks(3), [delivered(1, 3)]);
     site.rig.wait(|said| matches!(said, Said::Event(_, 0, Event::Stopped)));
     site.end();
 }
@@ -705,7 +611,7 @@ fn another_body() {
     assert_eq!(request.header("x-batch").unwrap().len(), 36);
     let text = String::from_utf8(request.body).unwrap();
     assert_eq!(text, r#"[{"id":"E-m1","t":1767225600123,"v":[{"n":"u","x":0,"q":0}]}]"#);
-    assert_eq!(site.acks(1), [delivered(1, 1)]);
+    assert_eq!(site.rig.acks(1), [delivered(1, 1)]);
     site.rig.stop(&instance);
     site.end();
 }

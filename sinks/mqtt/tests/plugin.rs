@@ -10,67 +10,24 @@
 #[path = "../../../driver-api/tests/common/mod.rs"]
 mod common;
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use busbar_contract::{
     Action, Answer, Cause, Event, Flags, Quality, Reason, Request, Samples, Stage, Value, batch,
-    binary::{Ack, Verdict},
+    binary::Verdict,
     describe::Open,
     event::SinkCommand,
-    request::{AnswerTo, OfDevice, Points, SinkPoint},
+    request::{AnswerTo, Points, SinkPoint},
 };
 use busbar_loader::{Instance, Isolation};
 use busbar_mqtt::broker::{Broker, Observed, Script};
-use common::{LONG, LONG_MS, Rig, Said, delivery};
+use common::sink::{FAR_SIDE, delivered, polled, rejected, routed};
+use common::{LONG, Rig, Said, artifacts, delivery};
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::Receiver;
 
-const FAR_SIDE: OfDevice = OfDevice { device: None, deadline_ms: LONG_MS };
 const TS: i64 = 1_767_225_600_123_000_000;
-
-/// The plugin file. Cargo builds no cdylib for integration tests, so a missing or stale one is built here first.
-fn plugin() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().and_then(Path::parent).unwrap();
-    let exe = std::env::current_exe().unwrap();
-    let file = exe.parent().and_then(Path::parent).unwrap().join("libbusbar_sink_mqtt.so");
-    let sources = [
-        "sinks/mqtt/src",
-        "sinks/mqtt/protocol/src",
-        "driver-api/src",
-        "driver-api/contract/src",
-        "driver-api/abi/src",
-    ]
-    .map(|name| workspace.join(name));
-    let newest = sources.iter().filter_map(|folder| newest(folder)).max();
-    let built = std::fs::metadata(&file).and_then(|data| data.modified()).ok();
-    if built < newest {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-        let status = std::process::Command::new(cargo)
-            .args(["build", "--package", "busbar-sink-mqtt"])
-            .current_dir(workspace)
-            .status()
-            .unwrap();
-        assert!(status.success(), "the plugin must build");
-    }
-    file
-}
-
-/// Time of the newest Rust file below.
-fn newest(folder: &Path) -> Option<SystemTime> {
-    let entries = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let times = entries.filter_map(|path| {
-        if path.is_dir() {
-            newest(&path)
-        } else if path.extension().is_some_and(|kind| kind == "rs") {
-            std::fs::metadata(&path).and_then(|data| data.modified()).ok()
-        } else {
-            None
-        }
-    });
-    times.max()
-}
 
 /// A broker, the plugin, and one instance.
 struct Site {
@@ -87,7 +44,7 @@ impl Site {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let broker = runtime.block_on(Broker::bind("127.0.0.1:0")).unwrap();
         let seen = broker.observe("#");
-        let rig = Rig::start(&plugin(), Isolation::InProcess);
+        let rig = Rig::start(&artifacts::sink("mqtt"), Isolation::InProcess);
         // What outlives a connection is kept by name: every test has its own.
         let name = format!("broker-{}", broker.address().port());
         Self { runtime, broker, seen, rig, name }
@@ -107,7 +64,7 @@ impl Site {
 
     fn connected(&mut self, more: Json, list: Vec<SinkPoint>) -> Instance {
         let instance = self.open(more);
-        self.rig.done(&instance, &Request::Points(Points { replace: true, points: list, removed: vec![] }));
+        self.rig.route(&instance, list);
         self.rig.done(&instance, &Request::Connect(FAR_SIDE));
         self.expect("busbar/site-7/status", "online");
         instance
@@ -118,7 +75,7 @@ impl Site {
         let mut settings = json!({ "commands": true, "username": "u", "password": "p" });
         settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let instance = self.open(settings);
-        self.rig.done(&instance, &Request::Points(Points { replace: true, points: list, removed: vec![] }));
+        self.rig.route(&instance, list);
         let connect = self.rig.send(&instance, &Request::Connect(FAR_SIDE));
         self.rig.state(&instance, AnswerTo::StateGet { value: stored });
         let connected = self.rig.completion(connect);
@@ -155,64 +112,17 @@ impl Site {
         message
     }
 
-    /// Acknowledgements until `count` records are settled; ranges merged.
-    fn acks(&mut self, count: u32) -> Vec<Ack> {
-        let (mut all, mut total): (Vec<Ack>, u32) = (Vec::new(), 0);
-        while total < count {
-            let (_, event) = self.rig.event(|event| matches!(event, Event::Ack { .. }));
-            let Event::Ack { lane: 0, acks } = event else { panic!("{event:?}") };
-            for ack in acks {
-                total += ack.count;
-                match all.last_mut() {
-                    Some(last)
-                        if last.first + u64::from(last.count) == ack.first
-                            && (last.verdict, last.reason) == (ack.verdict, ack.reason) =>
-                    {
-                        last.count += ack.count;
-                    }
-                    _ => all.push(ack),
-                }
-            }
-        }
-        all
-    }
-
-    fn down(&mut self) -> String {
-        let (_, event) = self.rig.event(|event| matches!(event, Event::State(state) if !state.up));
-        match event {
-            Event::State(state) => state.reason,
-            other => panic!("{other:?}"),
-        }
-    }
-
     fn end(self) {
         self.rig.end();
     }
 }
 
-fn point(number: u32, device: &str, name: &str) -> SinkPoint {
-    SinkPoint {
-        point: number,
-        device: device.into(),
-        name: name.into(),
-        unit: "V".into(),
-        description: String::new(),
-        metadata: Json::Null,
-        writable: true,
-        map: vec![],
-    }
-}
-
 fn two_devices() -> Vec<SinkPoint> {
-    vec![point(1, "m1", "u"), point(2, "m1", "i"), point(3, "m2", "u"), point(4, "m2", "i")]
+    vec![routed(1, "m1", "u"), routed(2, "m1", "i"), routed(3, "m2", "u"), routed(4, "m2", "i")]
 }
 
 fn sample(samples: &mut Samples, point: u32, value: &Value) {
-    samples.push(point, TS, value, Quality::GOOD, Flags::new(Cause::Poll, Flags::GATEWAY_TIME));
-}
-
-fn delivered(first: u64, count: u32) -> Ack {
-    Ack { first, count, verdict: Verdict::Delivered, reason: 0 }
+    polled(samples, point, TS, value);
 }
 
 #[test]
@@ -248,7 +158,7 @@ fn every_point_its_topic() {
         // Without @online the quality tells; one of two points lost is not the device.
         site.expect("busbar/site-7/m1/status", "online");
         site.expect("busbar/site-7/m2/status", "online");
-        assert_eq!(site.acks(3), [delivered(100, 3)]);
+        assert_eq!(site.rig.acks(3), [delivered(100, 3)]);
         site.rig.stop(&instance);
         site.expect("busbar/site-7/status", "offline");
         site.end();
@@ -278,7 +188,7 @@ fn one_message_per_device_and_poll() {
     );
     site.expect("b/site-7/m2", &format!(r#"{head}"u":{{"value":5,"quality":"good","unit":"V"}}}}}}"#));
     site.expect("b/site-7/m1", &format!(r#"{head}"u":{{"value":6,"quality":"good","unit":"V"}}}}}}"#));
-    assert_eq!(site.acks(6), [delivered(1, 6)]);
+    assert_eq!(site.rig.acks(6), [delivered(1, 6)]);
     site.rig.stop(&instance);
     site.end();
 }
@@ -292,8 +202,8 @@ fn records_with_numbers_only() {
     for point in &mut list[..2] {
         point.metadata = json!({ "device": { "labels": labels } });
     }
-    list.push(point(8, "@host", "config_version"));
-    list.push(point(9, "m1", "@online"));
+    list.push(routed(8, "@host", "config_version"));
+    list.push(routed(9, "m1", "@online"));
     let settings =
         json!({ "format": "ems", "base": "old/modbus", "status_base": "crm", "gateway_uuid": "gw" });
     let instance = site.connected(settings, list);
@@ -330,14 +240,14 @@ fn records_with_numbers_only() {
         r#"{"gateway_uuid":"gw","config_version_aplicada":3,"dispositivos_conectados":["m1"],"dispositivos_leyendo":["m1"]}"#,
     );
     assert!(status.retain);
-    let mut acks = site.acks(9);
+    let mut acks = site.rig.acks(9);
     acks.sort_by_key(|ack| ack.first);
     assert!(acks.iter().all(|ack| ack.verdict == Verdict::Delivered), "{acks:?}");
     // A text alone is no record; the state of the gateway did not change.
     let mut samples = Samples::default();
     sample(&mut samples, 3, &Value::Text("x".into()));
     instance.deliver(delivery(10, 0, 0, samples));
-    assert_eq!(site.acks(1), [delivered(10, 1)]);
+    assert_eq!(site.rig.acks(1), [delivered(10, 1)]);
     site.rig.stop(&instance);
     site.expect("busbar/site-7/m2/status", "online");
     site.end();
@@ -346,12 +256,12 @@ fn records_with_numbers_only() {
 #[test]
 fn a_large_poll_is_divided_and_nothing_is_parked() {
     let mut site = Site::new();
-    let list = (0..200).map(|number| point(number, "m1", &format!("point-{number:03}"))).collect();
+    let list = (0..200).map(|number| routed(number, "m1", &format!("point-{number:03}"))).collect();
     let instance = site.connected(json!({ "topic": "b/{device}", "max_packet": "2KiB" }), list);
     let mut samples = Samples::default();
     (0..200).for_each(|number| sample(&mut samples, number, &Value::Int(i64::from(number))));
     instance.deliver(delivery(1, 0, 0, samples));
-    assert_eq!(site.acks(200), [delivered(1, 200)]);
+    assert_eq!(site.rig.acks(200), [delivered(1, 200)]);
     let mut points = std::collections::BTreeSet::new();
     let mut messages = 0;
     while points.len() < 200 {
@@ -378,7 +288,7 @@ fn a_flood_of_commands_is_bounded() {
     for _ in 0..6000 {
         site.broker.publish("busbar/site-7/m1/u/set", "nonsense", 0, false);
     }
-    assert!(site.down().contains("fell silent"));
+    assert!(site.rig.lost().contains("fell silent"));
     site.rig.log(|entry| entry.message.contains("commands arrive faster"));
     site.rig.stop(&instance);
     site.end();
@@ -394,11 +304,11 @@ fn a_broken_connection_confirms_only_what_was_confirmed() {
         samples
     };
     instance.deliver(delivery(0, 0, 0, some(0)));
-    assert_eq!(site.acks(50), [delivered(0, 50)]);
+    assert_eq!(site.rig.acks(50), [delivered(0, 50)]);
     site.broker.play(Script { swallow: true, ..Script::default() });
     instance.deliver(delivery(50, 0, 0, some(50)));
     site.broker.cut();
-    assert!(site.down().contains("closed the connection"));
+    assert!(site.rig.lost().contains("closed the connection"));
     let acks =
         site.rig.leftovers().into_iter().filter(|said| matches!(said, Said::Event(_, _, Event::Ack { .. })));
     assert_eq!(acks.count(), 0, "nothing was confirmed");
@@ -406,7 +316,7 @@ fn a_broken_connection_confirms_only_what_was_confirmed() {
     site.broker.play(Script::default());
     site.rig.done(&instance, &Request::Connect(FAR_SIDE));
     instance.deliver(delivery(50, 0, 0, some(50)));
-    assert_eq!(site.acks(50), [delivered(50, 50)]);
+    assert_eq!(site.rig.acks(50), [delivered(50, 50)]);
     let mut values = Vec::new();
     while values.len() < 100 {
         let message = site.received();
@@ -427,7 +337,7 @@ fn more_records_than_the_window_at_once() {
     let mut samples = Samples::default();
     (0..5000).for_each(|value| sample(&mut samples, 1, &Value::Int(value)));
     instance.deliver(delivery(7, 0, 0, samples));
-    assert_eq!(site.acks(5000), [delivered(7, 5000)]);
+    assert_eq!(site.rig.acks(5000), [delivered(7, 5000)]);
     site.rig.stop(&instance);
     site.end();
 }
@@ -442,17 +352,9 @@ fn what_is_too_large_is_rejected_and_the_rest_goes_out() {
     sample(&mut samples, 99, &Value::Int(1));
     sample(&mut samples, 3, &Value::Int(3));
     instance.deliver(delivery(1, 0, 0, samples));
-    let mut acks = site.acks(4);
+    let mut acks = site.rig.acks(4);
     acks.sort_by_key(|ack| ack.first);
-    assert_eq!(
-        acks,
-        [
-            delivered(1, 1),
-            Ack { first: 2, count: 1, verdict: Verdict::Rejected, reason: 1 },
-            Ack { first: 3, count: 1, verdict: Verdict::Rejected, reason: 4 },
-            delivered(4, 1),
-        ]
-    );
+    assert_eq!(acks, [delivered(1, 1), rejected(2, 1, 1), rejected(3, 1, 4), delivered(4, 1),]);
     assert!(site.rig.plugin.describe().reasons[1].contains("too large"));
     site.rig.stop(&instance);
     site.end();
@@ -462,7 +364,7 @@ fn what_is_too_large_is_rejected_and_the_rest_goes_out() {
 fn devices_have_a_retained_status() {
     let mut site = Site::new();
     let mut list = two_devices();
-    list.push(point(9, "m1", "@online"));
+    list.push(routed(9, "m1", "@online"));
     let instance = site.connected(json!({}), list);
     let online = |value: bool| {
         let mut samples = Samples::default();
@@ -474,7 +376,7 @@ fn devices_have_a_retained_status() {
         let message = site.expect("busbar/site-7/m1/status", text);
         assert!(message.retain);
     }
-    assert_eq!(site.acks(2), [delivered(1, 2)]);
+    assert_eq!(site.rig.acks(2), [delivered(1, 2)]);
     // m2 has no @online: lost when all its points are.
     let mut samples = Samples::default();
     for (point, lost) in [(3, true), (4, false), (4, true), (3, false)] {
@@ -498,7 +400,7 @@ fn devices_have_a_retained_status() {
     assert_eq!(site.broker.retained("busbar/site-7/m2/status"), None);
     // After a reconnect, perhaps to another broker, the status is told again.
     site.broker.cut();
-    site.down();
+    site.rig.lost();
     site.rig.done(&instance, &Request::Connect(FAR_SIDE));
     site.expect("busbar/site-7/status", "offline");
     site.expect("busbar/site-7/status", "online");
@@ -582,7 +484,7 @@ fn commands_and_their_answers() {
     site.stored(&instance);
     site.rig.event(|event| matches!(event, Event::Command(command) if command.refused.is_none()));
     site.broker.cut();
-    site.down();
+    site.rig.lost();
     site.rig.done(&instance, &Request::Connect(FAR_SIDE));
     site.audits_refusal(&instance, "retained");
     expect(&mut site, "stored", "refused", "retained");
@@ -650,12 +552,11 @@ fn a_second_client_with_the_same_id_is_named() {
             );
             let twin = busbar_mqtt::Session::<u32>::connect(&options, LONG);
             drop(site.runtime.block_on(twin).unwrap());
-            site.down();
+            site.rig.lost();
         }
-        let (_, event) = site.rig.event(|event| matches!(event, Event::Fault(_)));
-        let Event::Fault(fault) = event else { panic!("{event:?}") };
-        assert_eq!(fault.code, "take_over");
-        assert!(fault.text.contains("twin"), "{}", fault.text);
+        let (code, text) = site.rig.fault();
+        assert_eq!(code, "take_over");
+        assert!(text.contains("twin"), "{text}");
         site.rig.stop(&instance);
         site.end();
     }
@@ -665,8 +566,7 @@ fn a_second_client_with_the_same_id_is_named() {
 fn refusals_of_the_broker_are_named_and_a_list_of_brokers_is_tried() {
     let mut site = Site::new();
     let instance = site.open(json!({ "username": "u", "password": "hunter2" }));
-    site.rig
-        .done(&instance, &Request::Points(Points { replace: true, points: two_devices(), removed: vec![] }));
+    site.rig.route(&instance, two_devices());
     site.broker.play(Script { refuse: Some(4), ..Script::default() });
     let failure = site.rig.failed(&instance, &Request::Connect(FAR_SIDE));
     assert!(failure.text.contains("wrong user name or password"), "{failure:?}");
@@ -727,7 +627,7 @@ fn a_silent_broker_is_noticed() {
     let mut samples = Samples::default();
     sample(&mut samples, 1, &Value::Int(1));
     instance.deliver(delivery(1, 0, 0, samples));
-    let reason = site.down();
+    let reason = site.rig.lost();
     assert!(reason.contains("fell silent"), "{reason}");
     site.rig.stop(&instance);
     site.end();

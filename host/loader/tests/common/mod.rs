@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 pub mod artifacts;
+#[path = "../../../../driver-api/tests/common/build.rs"]
+pub mod build;
 
 use std::{
     collections::VecDeque,
