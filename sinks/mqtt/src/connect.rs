@@ -10,9 +10,9 @@ use busbar_sink_kit::settings::{Prefer, duration, size};
 
 use crate::check::Topics;
 use crate::memory::Shared;
-use crate::publish::Span;
 use crate::settings::{Settings, Version as Configured};
 use crate::sink::Mqtt;
+use crate::verdict::Span;
 
 /// For all brokers of a list together: below the host's own limit for a connect, so that the reason is ours.
 const CONNECT_LIMIT: Duration = Duration::from_secs(25);

@@ -1,50 +1,15 @@
 //! Records -> messages. The hot path: topics, names and units are prepared, one buffer is reused.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use busbar_driver_api::contract::binary::Ack;
-use busbar_driver_api::{Cause, Delivery, Quality, Record, Validity, Value, Verdict, time};
+use busbar_driver_api::{Cause, Delivery, Quality, Record, Validity, Value, Verdict};
 use busbar_mqtt::ems::{self, Frame};
 use busbar_mqtt::payload::{self, Group, Marks, Stamp};
 use busbar_mqtt::{Message, OFFLINE, ONLINE, Qos, SendError, Session};
 use busbar_sink_kit::shown::{self, BadValue, QualityText, Test, borrowed};
-use busbar_sink_kit::verdicts;
 
-use crate::memory::Shared;
 use crate::points::Points;
-
-/// Records that one message stands for; a message of the sink's own has none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub first: u64,
-    pub count: u32,
-}
-
-impl Span {
-    /// Of a message that stands for no record.
-    pub(crate) const OWN: Self = Self { first: 0, count: 0 };
-}
-
-/// Texts of the reasons for a rejected record; [`Reject`] are their numbers.
-pub(crate) const REASONS: &[&str] = &[
-    "message too large for the broker or for max_packet",
-    "the broker does not allow this client to publish on the topic",
-    "the broker refused the message",
-    "the point is no longer routed to this sink",
-    "the broker is over its quota",
-];
-
-/// Numbers of [`REASONS`].
-#[derive(Debug, Clone, Copy)]
-#[repr(u16)]
-pub(crate) enum Reject {
-    TooLarge = 1,
-    NotAuthorized = 2,
-    Refused = 3,
-    NotRouted = 4,
-    Quota = 5,
-}
+use crate::verdict::{Reject, Span, Verdicts};
 
 /// How messages look.
 #[derive(Debug, Clone, Copy)]
@@ -55,54 +20,6 @@ pub(crate) struct Style {
     pub test: Test,
     /// A grouped message that is longer is ended and another begun, bytes.
     pub split: usize,
-}
-
-/// Verdicts to be told to the host, neighbours merged.
-///
-/// Telling costs a message and wakes the host, and acknowledgements of a burst arrive in many small pieces. So verdicts
-/// are kept until nothing of the burst is open any more, until they are many, or for [`HOLD`].
-#[derive(Debug, Default)]
-pub(crate) struct Verdicts {
-    pub acks: Vec<Ack>,
-    /// Records in `acks`.
-    records: u32,
-    /// When the oldest must be told, monotonic.
-    pub due: Option<Duration>,
-}
-
-/// Longest time a verdict is kept.
-const HOLD: Duration = Duration::from_millis(5);
-/// So many records are told at once.
-const MANY: u32 = 1000;
-/// So many separate ranges are told at once.
-const RANGES: usize = 64;
-
-/// The lane of a sink that names none.
-pub(crate) const LANE: u32 = 0;
-
-impl Verdicts {
-    pub(crate) fn add(&mut self, span: Span, verdict: Verdict, reason: u16) {
-        if span.count == 0 {
-            return;
-        }
-        self.records = self.records.saturating_add(span.count);
-        self.due.get_or_insert_with(|| time::monotonic() + HOLD);
-        verdicts::push(&mut self.acks, Ack { first: span.first, count: span.count, verdict, reason });
-    }
-
-    /// They should be told now; `open`: messages that are not confirmed yet.
-    pub(crate) fn ripe(&self, open: usize) -> bool {
-        self.due.is_some_and(|due| {
-            open == 0 || self.records >= MANY || self.acks.len() >= RANGES || time::monotonic() >= due
-        })
-    }
-
-    /// They are told.
-    pub(crate) fn clear(&mut self) {
-        self.acks.clear();
-        self.records = 0;
-        self.due = None;
-    }
 }
 
 /// What one record asks for.
@@ -169,12 +86,12 @@ pub(crate) enum Target {
 /// A record, read once.
 pub(crate) struct Read {
     span: Span,
-    point: u32,
+    pub(crate) point: u32,
     stamp: Stamp,
     value_ts_ns: Option<i64>,
     value: Value,
-    quality: Quality,
-    marks: Marks,
+    pub(crate) quality: Quality,
+    pub(crate) marks: Marks,
 }
 
 impl Read {
@@ -381,38 +298,3 @@ impl Publisher {
         Ok(())
     }
 }
-
-/// Follows `comm_lost` of the points of devices whose `@online` is not routed; returns the device's new state where it
-/// changed.
-pub(crate) fn track(read: &Read, points: &mut Points, memory: &Shared) -> Option<(usize, bool)> {
-    let point = points.by_number.get_mut(&read.point)?;
-    let lost = read.quality.contains(Quality::COMM_LOST);
-    let before = point.lost;
-    if before == Some(lost) || read.marks != Marks::default() {
-        return None;
-    }
-    let index = point.device;
-    let device = points.devices.get_mut(index)?;
-    if device.has_online || device.name.starts_with('@') {
-        return None;
-    }
-    point.lost = Some(lost);
-    match (before, lost) {
-        (None, lost) => {
-            device.seen += 1;
-            device.lost += u32::from(lost);
-        }
-        (Some(_), true) => device.lost += 1,
-        (Some(_), false) => device.lost -= 1,
-    }
-    let online = device.lost < device.seen;
-    let mut memory = memory.lock();
-    if memory.online.get(&device.name) == Some(&online) {
-        return None;
-    }
-    memory.online.insert(device.name.clone(), online);
-    Some((index, online))
-}
-
-/// Time for the last confirmations when the connection is closed.
-pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(3);

@@ -5,26 +5,29 @@
 //! verdict: the host delivers it again after the next connect.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use busbar_driver_api::{
-    AnswerTo, Delivery, Error, Link, PointsChange, Problem, Result, Sink, SinkCheck, SinkTraits, Verdict,
+    AnswerTo, Delivery, Error, Link, PointsChange, Problem, Result, Sink, SinkCheck, SinkTraits,
     contract::FailureKind, time, tokio,
 };
 use busbar_mqtt::ems;
 use busbar_mqtt::takeover::Ended;
-use busbar_mqtt::{Event, Message, ONLINE, PublishError, Qos, SendError, Session};
+use busbar_mqtt::{Event, Message, ONLINE, Qos, SendError, Session};
 use busbar_sink_kit::shown::{BadValue, Test};
 
 use crate::check::{self, Topics};
 use crate::commands::{self, Todo};
 use crate::connect;
 use crate::memory::Shared;
+use crate::online::track;
 use crate::points::Points;
-use crate::publish::{
-    CLOSE_LIMIT, LANE, Publisher, REASONS, Read, Reject, Span, Step, Style, Target, Verdicts, track,
-};
+use crate::publish::{Publisher, Read, Step, Style, Target};
 use crate::settings::{Map, Settings};
+use crate::verdict::{LANE, REASONS, Span, Verdicts, verdict};
 
+/// Time for the last confirmations when the connection is closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 /// Commands and answers that may wait while the broker or the host has no room; more are ignored. A client that sends
 /// faster than that is broken or hostile.
 const MAX_TODO: usize = 1024;
@@ -359,18 +362,4 @@ impl Mqtt {
         let _ = self.tell(link).await;
         Error::session(error.to_string())
     }
-}
-
-fn verdict(event: &Event<Span>) -> Option<(Span, Verdict, u16)> {
-    Some(match event {
-        Event::Delivered(span) => (*span, Verdict::Delivered, 0),
-        Event::Refused(span, error) => match error {
-            PublishError::QuotaExceeded => (*span, Verdict::Retry, Reject::Quota as u16),
-            PublishError::NotAuthorized => (*span, Verdict::Rejected, Reject::NotAuthorized as u16),
-            PublishError::TopicNameInvalid | PublishError::Other => {
-                (*span, Verdict::Rejected, Reject::Refused as u16)
-            }
-        },
-        Event::Received { .. } => return None,
-    })
 }
