@@ -1,0 +1,37 @@
+//! IEC 61850 client for Busbar, without I/O: octets and the time go in, octets and events come out.
+//!
+//! The codecs of TPKT to MMS and the state machine of the association are those of `iec61850-rs`; everything a
+//! gateway needs above them is here (which layer comes from where, and why: ARCHITECTURE.md of the project).
+//! From the outside in:
+//!
+//! * [`frame`], [`session`]: one association, fed packet by packet; every answer belongs to its request;
+//! * [`request`], [`unsolicited`]: MMS services as owned requests and answers, reports, ends of commands;
+//! * [`name`]: object references and MMS names;
+//! * [`kind`], [`model`], [`discover`]: types and names of everything the device has, found or from a cache;
+//! * [`quality`], [`point`]: value, quality and time of one point out of its data object, per common data class;
+//! * [`report`]: one report of a control block;
+//! * [`control`]: the structures of commands, filled by the device's own model;
+//! * [`limits`]: every bound, with its reason.
+//!
+//! References are to IEC 61850-7-2, 7-3, 8-1 and ISO 9506-2.
+
+pub mod control;
+pub mod data;
+pub mod discover;
+pub mod error;
+pub mod frame;
+pub mod kind;
+pub mod limits;
+pub mod model;
+pub mod name;
+pub mod point;
+pub mod quality;
+pub mod report;
+pub mod request;
+pub mod session;
+pub mod unsolicited;
+
+pub use error::{AccessError, Consequence, Error, Refusal};
+pub use name::{Address, Fc, Name};
+pub use request::{Answer, Request, Value};
+pub use session::{Event, Session, Settings, Ticket};
