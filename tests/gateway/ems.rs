@@ -2,6 +2,8 @@
 //!
 //! The simulated devices count their requests, so that what is missing or doubled at the EMS shows.
 
+mod contract;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 

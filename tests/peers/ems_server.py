@@ -5,18 +5,23 @@ makes it misbehave in every way the contract knows.
 
     ems_server.py '{"port": 0, "log": "/tmp/x/ems.jsonl", "token": "secret", "tls": {"cert": "c.pem", "key": "k.pem"}}'
 
+Further keys of its configuration: "path", "token_header", "token_prefix", "key_header" where they are not those of the
+contract; "free": true takes any JSON and answers 200 without a word about it.
+
 Prints one line {"ready": {"port": 8000}}, then obeys one JSON command a line from standard input and answers each with
 one line. Ends with its standard input. Started again with the same log it knows the keys it has taken before.
 
     {"op": "play", "steps": [STEP, ...]}     what to do with the next requests; then as usual
     {"op": "token", "token": "other"}        the token it takes from now on
-    {"op": "rules", "bad_devices": [...], "manner": "partial" | "named" | "whole", "max_records": 30}
+    {"op": "rules", "bad_devices": [...], "manner": "partial" | "named" | "whole" | "invalid" | "large", "max_records": 30}
+                                             of batches with bad devices: takes the others (202), refuses the batch and says
+                                             why (422), refuses it without a word which (400, 422), is too large for it (413)
     {"op": "stats"}                          -> {"requests": 7, "waiting_steps": 0, "now": seconds of CLOCK_MONOTONIC}
 
 STEP: {"do": "status", "status": 500, "headers": {"Retry-After": "1"}, "body": "text"}   taken: no
       {"do": "hang"}       the request is read, no answer ever                            taken: no
       {"do": "reset"}      the connection is reset in the middle of an answer             taken: no
-      {"do": "take"}       as usual
+      {"do": "take"}       as usual; with "status": 200 that instead of 202
       {"do": "lost"}       taken, and the connection is reset instead of the answer       taken: yes
 
 Each line of the log: {"n": 1, "at", "path", "key", "status", "taken": [records], "refused": [indexes], "count", "gzip",
@@ -42,8 +47,13 @@ MAX_BODY = 64 * 1024 * 1024
 class Ems:
     """What the server knows, behind one lock."""
 
-    def __init__(self, log, token):
+    def __init__(self, log, token, config):
         self.lock = threading.Lock()
+        self.path = config.get("path", PATH)
+        self.token_header = config.get("token_header", "Authorization")
+        self.token_prefix = config.get("token_prefix", "Bearer ")
+        self.key_header = config.get("key_header", "Idempotency-Key")
+        self.free = config.get("free", False)
         self.token = token
         self.steps = []
         self.bad_devices, self.manner, self.max_records = set(), "partial", None
@@ -86,13 +96,13 @@ class Handler(BaseHTTPRequestHandler):
         packed = self.headers.get("Content-Encoding") == "gzip"
         entry = {
             "path": self.path,
-            "key": self.headers.get("Idempotency-Key"),
+            "key": self.headers.get(self.ems.key_header),
             "gzip": packed,
             "tls": self.tls,
             "connection": self.client_address[1],
-            "authorization": self.headers.get("Authorization"),
+            "authorization": self.headers.get(self.ems.token_header),
             "content_type": self.headers.get("Content-Type"),
-            "headers": dict(self.headers.items()),
+            "headers": {name.lower(): value for name, value in self.headers.items()},
             "at": time.monotonic(),
             "taken": [],
             "refused": [],
@@ -134,7 +144,10 @@ class Handler(BaseHTTPRequestHandler):
             entry["n"] = ems.requests
             step = ems.steps.pop(0) if ems.steps else None
             if step is None or step["do"] == "take":
+                wanted = (step or {}).get("status", 202)
                 step = self.take(entry)
+                if step["status"] == 202:
+                    step["status"] = wanted
             elif step["do"] == "lost":
                 self.take(entry)
             entry["status"] = step.get("status", 0)
@@ -148,10 +161,12 @@ class Handler(BaseHTTPRequestHandler):
         """The contract, without a script."""
         ems, body = self.ems, entry["body"]
         answer = lambda status, body="": {"do": "status", "status": status, "body": body}
-        if self.path != PATH:
+        if self.path != ems.path:
             return answer(404, "no such path")
-        if ems.token is not None and entry["authorization"] != f"Bearer {ems.token}":
+        if ems.token is not None and entry["authorization"] != ems.token_prefix + ems.token:
             return answer(401)
+        if ems.free:
+            return answer(200, "taken, thank you") if body is not None else answer(400)
         if body is None or entry["key"] is None or body.get("batch_id") != entry["key"]:
             return answer(400, json.dumps({"error": "no batch"}))
         records = body["records"]
@@ -164,8 +179,11 @@ class Handler(BaseHTTPRequestHandler):
         named = [{"index": i, "reason": "bad device"} for i in bad]
         if bad and ems.manner == "named":
             return answer(422, json.dumps({"rejected": named}))
-        if bad and ems.manner == "whole":
-            return answer(400, json.dumps({"error": "a bad device is among them"}))
+        if bad and ems.manner in ("whole", "invalid"):
+            status = 400 if ems.manner == "whole" else 422
+            return answer(status, json.dumps({"error": "a bad device is among them"}))
+        if bad and ems.manner == "large":
+            return answer(413)
         entry["refused"] = bad
         entry["taken"] = [record for i, record in enumerate(records) if i not in bad]
         entry["took"] = True
@@ -207,7 +225,7 @@ class Server(ThreadingHTTPServer):
 
 def main():
     config = json.loads(sys.argv[1])
-    Handler.ems = Ems(config["log"], config.get("token"))
+    Handler.ems = Ems(config["log"], config.get("token"), config)
     server = Server(("127.0.0.1", config.get("port", 0)), Handler)
     if "tls" in config:
         Handler.tls = True

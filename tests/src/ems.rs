@@ -28,26 +28,33 @@ pub struct Ems {
     pub certificates: Option<Certificates>,
     process: Option<(Process, BufReader<ChildStdout>)>,
     dir: TempDir,
+    more: Value,
 }
 
 impl Ems {
     /// An EMS on plain HTTP.
     #[must_use]
     pub fn start() -> Self {
-        Self::begin(false)
+        Self::begin(false, json!({}))
     }
 
     /// An EMS with TLS.
     #[must_use]
     pub fn with_tls() -> Self {
-        Self::begin(true)
+        Self::begin(true, json!({}))
     }
 
-    fn begin(tls: bool) -> Self {
+    /// An EMS that is not as the contract says: see the head of `ems_server.py`.
+    #[must_use]
+    pub fn other(more: Value) -> Self {
+        Self::begin(false, more)
+    }
+
+    fn begin(tls: bool, more: Value) -> Self {
         built::check_plugin("libbusbar_sink_ems_http.so");
         let dir = tempfile::tempdir().unwrap();
         let certificates = tls.then(|| Certificates::make(dir.path()));
-        let mut ems = Self { port: 0, certificates, process: None, dir };
+        let mut ems = Self { port: 0, certificates, process: None, dir, more };
         ems.launch();
         ems
     }
@@ -59,6 +66,9 @@ impl Ems {
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "still running");
         let mut config = json!({ "port": self.port, "log": self.log_path(), "token": TOKEN });
+        for (key, value) in self.more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
         if let Some(made) = &self.certificates {
             config["tls"] = json!({ "cert": made.server.0, "key": made.server.1 });
         }

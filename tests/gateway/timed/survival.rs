@@ -187,7 +187,7 @@ fn what_was_measured_arrives_whatever_is_killed() {
         [("broker", &broker, plant.history.of_broker()), ("ems", &ems, plant.history.of_ems())]
     {
         let lost = check_complete(&plant, came, &served);
-        let twice = check_order(came, &spans);
+        let twice = check_order(came, &spans).unwrap_or_else(|wrong| panic!("{sink}: {wrong}"));
         report(sink, &served, lost, twice, &plant.history);
     }
 }
