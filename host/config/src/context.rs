@@ -8,6 +8,7 @@ use std::{
 };
 
 use busbar_contract::{Describe, describe::PluginKind};
+use busbar_core::pool::Pool;
 use serde_json::Value as Json;
 
 use crate::{
@@ -39,6 +40,8 @@ pub(crate) struct Context<'a> {
     pub(crate) references: RefCell<BTreeMap<String, String>>,
     /// Texts of plugins that are behind the mask and whose references may be shown.
     pub(crate) quoted: RefCell<BTreeSet<String>>,
+    /// Addresses and labels of points.
+    pub(crate) pool: RefCell<Pool>,
     /// Points so far, against [`MAX_POINTS`].
     pub(crate) points: Cell<usize>,
     /// Values that could not be made (a reference or a variable leads nowhere): CHECK would complain about a
@@ -65,6 +68,7 @@ impl<'a> Context<'a> {
             masked: RefCell::default(),
             references: RefCell::default(),
             quoted: RefCell::default(),
+            pool: RefCell::default(),
             points: Cell::new(0),
             lost: Cell::new(0),
             lost_places: RefCell::default(),

@@ -73,14 +73,19 @@ pub(crate) fn build<'a>(
         bad = piece.judge(cx, &exhibit, &mut spec, &host_keys);
         piece.hide_secrets(cx, path, node, &spec);
     }
-    let mut model = Point { name, spec, unit: read.text("unit").unwrap_or_default(), ..Point::default() };
+    let mut model = Point {
+        name,
+        spec: cx.pool.borrow_mut().share(spec),
+        unit: read.text("unit").unwrap_or_default(),
+        ..Point::default()
+    };
     numbers(cx, path, table, &mut model);
     times(cx, &read, from, &mut model);
     model.invert = read.bool("invert").unwrap_or(false);
     model.writable = read.bool("writable").unwrap_or(false);
     model.event = read.text("class").as_deref() == Some("event");
     model.interlock = interlock(cx, path, table);
-    model.metadata = metadata(cx, path, table, &model, &from.about);
+    model.metadata = cx.pool.borrow_mut().share(metadata(cx, path, table, &model, &from.about));
     rules(cx, path, node, table, &model);
     let interlock = table
         .get("interlock")

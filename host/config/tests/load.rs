@@ -80,7 +80,7 @@ fn the_sample_of_the_design_is_understood() {
     assert_eq!(meter.reconnect, Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(10) });
     assert_eq!(meter.connection["port"], json!(5020));
     let point = &meter.points[0];
-    assert_eq!(point.spec, json!({ "address": "holding:0x2006", "type": "float32" }));
+    assert_eq!(*point.spec, json!({ "address": "holding:0x2006", "type": "float32" }));
     assert_eq!((point.unit.as_str(), point.range), ("V", Some([0.0, 300.0])));
     assert_eq!((point.stale_after, point.invalid_after), (Duration::from_secs(5), Duration::from_secs(50)));
     let broker = &site.sinks[0];
@@ -227,11 +227,11 @@ points = [
     let points = device(&text).points;
     let names: Vec<&str> = points.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["u", "i", "own"]);
-    assert_eq!(points[0].spec, json!({ "address": "input:5" }));
+    assert_eq!(*points[0].spec, json!({ "address": "input:5" }));
     assert_eq!((points[0].unit.as_str(), points[0].scale), ("kV", Decimal::new(1, -3)));
-    assert_eq!(points[0].metadata, json!({ "description": "of a, {plain}" }));
+    assert_eq!(*points[0].metadata, json!({ "description": "of a, {plain}" }));
     assert_eq!(points[1].spec["bit"], json!(5), "a lone variable keeps its type");
-    assert_eq!(points[2].spec, json!({ "address": "input:9" }));
+    assert_eq!(*points[2].spec, json!({ "address": "input:9" }));
 }
 
 #[test]
@@ -313,11 +313,11 @@ fn map_files_includes_and_their_relative_paths() {
     let site = loaded.site.unwrap();
     assert_eq!(site.devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     let points = &site.devices[0].points;
-    assert_eq!(points[0].spec, json!({ "address": "holding:0x2006", "type": "float32" }));
+    assert_eq!(*points[0].spec, json!({ "address": "holding:0x2006", "type": "float32" }));
     assert_eq!((points[0].scale, points[0].range), (Decimal::new(1, -1), Some([0.0, 300.0])));
     let limits = json!({ "range": [0.0, 300.0] });
-    assert_eq!(points[0].metadata, json!({ "labels": { "phase": "L1" }, "limits": limits }));
-    assert_eq!(points[1].spec, json!({ "address": "400123", "bit": 3 }));
+    assert_eq!(*points[0].metadata, json!({ "labels": { "phase": "L1" }, "limits": limits }));
+    assert_eq!(*points[1].spec, json!({ "address": "400123", "bit": 3 }));
     assert!(points[1].writable);
     assert_eq!(site.devices[1].blocks[0].points, [0]);
 }
@@ -518,7 +518,7 @@ points = [
 ";
     let device = device(text);
     let about = json!({ "description": "feeder 1", "labels": { "bay": "E01", "floor": "2" } });
-    let metadata: Vec<_> = device.points.iter().map(|point| point.metadata.clone()).collect();
+    let metadata: Vec<_> = device.points.iter().map(|point| (*point.metadata).clone()).collect();
     assert_eq!(
         metadata,
         [
@@ -530,7 +530,7 @@ points = [
     );
     assert_eq!(device.points[0].scale, "0.001".parse().unwrap(), "decimals are for displays only");
     assert_eq!(
-        self::device(&one_device("{ name = 'u', address = 'holding:0' }")).points[0].metadata,
+        *self::device(&one_device("{ name = 'u', address = 'holding:0' }")).points[0].metadata,
         json!(null)
     );
 }

@@ -18,6 +18,7 @@ pub mod journal;
 pub mod metrics;
 pub mod model;
 pub mod output;
+pub mod pool;
 pub mod reload;
 pub mod switches;
 pub mod view;

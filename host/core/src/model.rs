@@ -3,7 +3,7 @@
 //! `busbar-config` makes a [`Site`] from `plugins.toml`; the simulation and the tests make them directly. Every
 //! default is already filled in, every glob is already a list, every template is already expanded.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value as Json;
 
@@ -204,7 +204,7 @@ pub struct Point {
     /// Name within the device.
     pub name: String,
     /// `address`, `type` and further keys that belong to the driver, as a JSON object.
-    pub spec: Json,
+    pub spec: Arc<Json>,
     /// Label; never converts.
     pub unit: String,
     /// Factor on the device's value.
@@ -232,14 +232,14 @@ pub struct Point {
     /// Commands pass only while another point has this value, and is good.
     pub interlock: Option<Interlock>,
     /// Description, group, class, labels: metadata for sinks and the API.
-    pub metadata: Json,
+    pub metadata: Arc<Json>,
 }
 
 impl Default for Point {
     fn default() -> Self {
         Self {
             name: String::new(),
-            spec: Json::Null,
+            spec: Arc::default(),
             unit: String::new(),
             scale: Decimal::ONE,
             offset: Decimal::ZERO,
@@ -253,7 +253,7 @@ impl Default for Point {
             invalid_after: Duration::from_secs(30),
             event: false,
             interlock: None,
-            metadata: Json::Null,
+            metadata: Arc::default(),
         }
     }
 }

@@ -341,7 +341,7 @@ impl Core {
         if old.metadata != new.metadata
             && let Some(learned) = self.metadata.get_mut(&id)
         {
-            relearn(learned, &old.metadata, &new.metadata);
+            *learned = self.pool.share(relearned(learned, &old.metadata, &new.metadata));
         }
         if old.unit != new.unit {
             self.name_changed(id);
@@ -538,12 +538,14 @@ impl Core {
 }
 
 /// What the device said, under what is configured now instead of what was.
-fn relearn(learned: &mut Json, old: &Json, new: &Json) {
-    let Json::Object(facts) = learned else { return };
+fn relearned(learned: &Json, old: &Json, new: &Json) -> Json {
+    let mut learned = learned.clone();
+    let Json::Object(facts) = &mut learned else { return learned };
     if let Json::Object(old) = old {
         facts.retain(|key, _| !old.contains_key(key));
     }
     if let Json::Object(new) = new {
         facts.extend(new.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
+    learned
 }

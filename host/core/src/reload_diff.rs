@@ -282,7 +282,7 @@ mod tests {
     fn site() -> Site {
         let point = |name: &str, address: u32| Point {
             name: name.into(),
-            spec: serde_json::json!({ "address": address }),
+            spec: serde_json::json!({ "address": address }).into(),
             ..Point::default()
         };
         Site {
@@ -311,7 +311,7 @@ mod tests {
     fn points_are_counted_by_what_happens_to_them() {
         let mut new = site();
         let points = &mut new.devices[0].points;
-        points[0].spec = serde_json::json!({ "address": 9 });
+        points[0].spec = serde_json::json!({ "address": 9 }).into();
         points[1].unit = "V".into();
         points.remove(2);
         let mut more = points[1].clone();

@@ -129,7 +129,7 @@ impl Core {
                 Some(BindPoint {
                     point: id.number(),
                     name: point.name.clone(),
-                    spec: point.spec.clone(),
+                    spec: (*point.spec).clone(),
                     writable: point.writable,
                 })
             })

@@ -5,7 +5,7 @@
 //! plugin that the input ended, all reads of one tick leave together, and what one input brought goes to a sink in one
 //! delivery.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use busbar_contract::Event;
 use serde_json::Value as Json;
@@ -16,6 +16,7 @@ use crate::{
     ghosts::Ghosts,
     log::Limiter,
     model::Site,
+    pool::Pool,
     reload::Attempt,
     rng::Rng,
     schedule::Schedule,
@@ -65,7 +66,9 @@ pub struct Core {
     /// that a reload removed.
     pub(crate) fixed_names: BTreeMap<PointId, (String, String)>,
     pub(crate) system: SystemPoints,
-    pub(crate) metadata: BTreeMap<PointId, Json>,
+    pub(crate) metadata: BTreeMap<PointId, Arc<Json>>,
+    /// Of those.
+    pub(crate) pool: Pool,
 
     pub(crate) instances: BTreeMap<u64, Instance>,
     pub(crate) next_instance: u64,

@@ -3,6 +3,8 @@
 //! `@host/{clock_synced, config_version, commands_locked}`, `@sink/NAME/{connected, pending, oldest_age, overflow,
 //! parked}`, `DEVICE/@online`, `DEVICE/@gap`, `DEVICE/@latency`: points like any other, made by the host, always good.
 
+use std::sync::Arc;
+
 use busbar_contract::{
     Cause, Flags, Quality, Value,
     event::{Fault, Metadata, Metric},
@@ -277,11 +279,11 @@ impl Core {
         }
         // What is configured wins over what the device says.
         let mut merged = facts;
-        if let Json::Object(configured) = config.metadata {
-            merged.extend(configured);
+        if let Json::Object(configured) = &*config.metadata {
+            merged.extend(configured.clone());
         }
-        let merged = Json::Object(merged);
-        let changed = self.metadata.insert(point, merged.clone()) != Some(merged);
+        let merged = self.pool.share(Json::Object(merged));
+        let changed = self.metadata.insert(point, Arc::clone(&merged)) != Some(merged);
         if changed {
             self.name_changed(point);
         }

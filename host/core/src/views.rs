@@ -60,8 +60,11 @@ impl Core {
             .device
             .and_then(|device| self.site.devices.get(device.number() as usize))
             .and_then(|config| config.points.get(point.index));
-        let metadata =
-            self.metadata.get(&id).or_else(|| config.map(|config| &config.metadata)).unwrap_or(NO_METADATA);
+        let metadata = self
+            .metadata
+            .get(&id)
+            .or_else(|| config.map(|config| &config.metadata))
+            .map_or(NO_METADATA, |known| &**known);
         let configured = config.map_or("", |config| config.unit.as_str());
         let unit = if configured.is_empty() {
             metadata.get("unit").and_then(Json::as_str).unwrap_or_default()

@@ -322,7 +322,7 @@ fn another_address_type_or_scale_is_another_point() {
     let mut desk = Desk::new(plant(1), true);
     let old = (desk.number("d0/p0"), desk.number("d0/p1"));
     let mut new = plant(1);
-    new.devices[0].points[0].spec = json!({ "address": "holding:9" });
+    new.devices[0].points[0].spec = json!({ "address": "holding:9" }).into();
     desk.begin(&new);
     let view = desk.bench.core.point("d0/p0").unwrap();
     assert_eq!(
@@ -403,7 +403,7 @@ fn a_changed_connection_reopens_its_endpoint_and_leaves_the_others_of_a_shared_o
 fn a_part_that_cannot_run_brings_the_previous_configuration_back() {
     let mut desk = Desk::new(plant(2), true);
     let mut new = plant(3);
-    new.devices[0].points[0].spec = json!({ "address": "nonsense" });
+    new.devices[0].points[0].spec = json!({ "address": "nonsense" }).into();
     new.devices[1].points[0].unit = "V".into();
     desk.begin(&new);
     desk.refuse_bind = true;
@@ -598,7 +598,7 @@ fn commands_of_what_changes_are_answered() {
     desk.bench.step(Input::Audited { audit: audits[0], error: String::new() });
     desk.bench.take();
     let mut new = plant(2);
-    new.devices[0].points[0].spec = json!({ "address": 1 });
+    new.devices[0].points[0].spec = json!({ "address": 1 }).into();
     new.devices.remove(1);
     routes(&mut new);
     desk.begin(&new);
@@ -679,7 +679,7 @@ fn operators_switches_hold_over_a_reload_and_the_later_decision_wins() {
     }
     desk.settle();
     let mut new = plant(2);
-    new.devices[0].points[0].spec = json!({ "address": 1 });
+    new.devices[0].points[0].spec = json!({ "address": 1 }).into();
     new.devices[1].description = "x".into();
     desk.applied(&new);
     assert_eq!(desk.bench.quality("d0/p0"), "invalid|operator_blocked", "blocked by name");

@@ -1,5 +1,6 @@
 //! A random configuration, and random changes to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use busbar_core::model::*;
@@ -27,7 +28,7 @@ fn point(rng: &mut Rng, name: String) -> Point {
     let interval = *rng.pick(&[200, 500, 1000]);
     Point {
         name,
-        spec: json!({ "address": rng.below(3) }),
+        spec: json!({ "address": rng.below(3) }).into(),
         poll_interval: ms(interval),
         stale_after: ms(interval * 3 + 500),
         invalid_after: ms(interval * 9),
@@ -175,7 +176,7 @@ fn change(rng: &mut Rng, site: &mut Site) {
             let at = rng.below(site.devices[any].points.len() as u64) as usize;
             let point = &mut site.devices[any].points[at];
             match rng.below(6) {
-                0 => point.spec = json!({ "address": rng.below(5), "poison": rng.chance(15) }),
+                0 => point.spec = json!({ "address": rng.below(5), "poison": rng.chance(15) }).into(),
                 1 => point.poll_interval = ms(*rng.pick(&[200, 500, 1000])),
                 2 => point.unit = (*rng.pick(&["", "V", "A"])).into(),
                 3 => point.scale = busbar_core::decimal::Decimal::ONE,
@@ -191,7 +192,7 @@ pub(crate) fn cure(site: &mut Site) {
     for device in site.devices.iter_mut().skip(1) {
         device.connection["poison"] = json!(false);
         for point in &mut device.points {
-            point.spec["poison"] = json!(false);
+            Arc::make_mut(&mut point.spec)["poison"] = json!(false);
         }
     }
     for sink in &mut site.sinks {

@@ -129,7 +129,7 @@ mod tests {
             driver: driver.into(),
             points: vec![Point {
                 name: "p".into(),
-                spec: serde_json::json!({ "address": "x" }),
+                spec: serde_json::json!({ "address": "x" }).into(),
                 ..Point::default()
             }],
             ..Device::default()
