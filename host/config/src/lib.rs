@@ -87,7 +87,7 @@ pub use crate::{
     host::{Admin, HostSettings, Log, LogFile, LogFormat, LogLevel, Tls},
     plugin::{NoPlugins, PluginInfo},
     problem::{MAX_PROBLEMS, Problem, Severity},
-    redact::MASK,
+    redact::{MASK, telling as is_telling, urls as without_passwords},
     source::{MAX_FILE_SIZE, MAX_FILES, Source, Sources},
     template::MAX_REPEAT,
 };

@@ -24,7 +24,8 @@ const TELLING: [&str; 9] = [
 ];
 
 /// The value of this key is secret because of the key's name.
-pub(crate) fn telling(key: &str) -> bool {
+#[must_use]
+pub fn telling(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
     TELLING.iter().any(|word| key.contains(word))
 }
@@ -92,7 +93,8 @@ fn value_length(text: &str) -> usize {
 }
 
 /// `text` with the passwords of all URLs in it as [`MASK`]: `mqtt://user:***@host`.
-pub(crate) fn urls(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn urls(text: &str) -> Cow<'_, str> {
     let ranges = url_secrets(text);
     if ranges.is_empty() {
         return Cow::Borrowed(text);

@@ -120,8 +120,13 @@ impl Sources {
     }
 
     pub(crate) fn hide(&mut self, pos: Pos) {
-        if let Some(source) = self.list.get_mut(pos.source as usize) {
-            source.secrets.push((pos.start as usize, pos.end as usize));
+        self.hide_bytes(pos.source as usize, pos.start as usize, pos.end as usize);
+    }
+
+    /// Bytes `start..end` of a file of [`Sources::files`] hold a secret: [`Source::printable_line`] never shows them.
+    pub fn hide_bytes(&mut self, source: usize, start: usize, end: usize) {
+        if let Some(source) = self.list.get_mut(source) {
+            source.secrets.push((start, end));
         }
     }
 

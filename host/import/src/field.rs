@@ -19,10 +19,12 @@ mod template;
 
 use std::{collections::HashMap, rc::Rc};
 
+use busbar_config::MAX_POINTS;
+
 use crate::{
     Files, Made, Options,
     findings::{At, Findings, Span, did_you_mean, show},
-    ini::{DEFAULT, Ini, Item, Section},
+    ini::{DEFAULT, Ini, Item, MAX_SECTIONS, Section},
     link::{self, Link, Links},
     map::Map,
     names::Names,
@@ -86,6 +88,7 @@ pub(crate) fn plan(
         names: Names::default(),
         template_names: Names::default(),
         links: Links::default(),
+        points: 0,
         maps: HashMap::new(),
     };
     let listed = field.devices(&main);
@@ -127,6 +130,8 @@ struct Field<'a> {
     names: Names,
     template_names: Names,
     links: Links,
+    /// Points of all devices so far.
+    points: usize,
     /// Maps that were read, by file name; `None`: they were no maps.
     maps: HashMap<String, Option<Rc<Map>>>,
 }
@@ -152,6 +157,11 @@ impl Field<'_> {
         let mut listed: Vec<String> = Vec::new();
         for (at, item) in items.iter().enumerate() {
             let place = main.at("devicesnames", item.span).item(at + 1, item.span);
+            if at >= MAX_SECTIONS {
+                let expected = format!("at most {MAX_SECTIONS} devices");
+                self.findings.error(place, expected, items.len().to_string(), "");
+                break;
+            }
             if listed.contains(&item.text) {
                 self.findings.error(place, "every device once", show(&item.text), "");
                 continue;
@@ -159,7 +169,8 @@ impl Field<'_> {
             listed.push(item.text.clone());
             let Some(section) = self.ini.section(&item.text) else {
                 let known = self.ini.sections.iter().map(|section| section.name.as_str());
-                let help = did_you_mean(&item.text, known);
+                let help =
+                    if self.findings.is_full() { String::new() } else { did_you_mean(&item.text, known) };
                 self.findings.error(place, "the name of a section", show(&item.text), &help);
                 continue;
             };
@@ -188,6 +199,9 @@ impl Field<'_> {
         if before != self.findings.errors() || table.is_none() {
             return;
         }
+        if !self.has_room(&reader, template, units.len()) {
+            return;
+        }
         let common = Common { link, template, kind, switches, small_blocks };
         for (at, unit) in units.iter().enumerate() {
             let mut origin = vec![reader.origin(self.findings)];
@@ -200,6 +214,18 @@ impl Field<'_> {
             let identity = identities.get(at).cloned().unwrap_or_else(|| format!("{}_{unit}", section.name));
             self.unit(&reader, &common, origin, &name, &identity, *unit);
         }
+    }
+
+    /// A list of unit ids times a map is soon more than any gateway holds.
+    fn has_room(&mut self, reader: &Reader<'_>, template: usize, units: usize) -> bool {
+        let each = self.plan.templates.get(template).map_or(0, |template| template.points.len());
+        self.points = self.points.saturating_add(each.saturating_mul(units));
+        if self.points <= MAX_POINTS {
+            return true;
+        }
+        let expected = format!("at most {MAX_POINTS} points of all devices");
+        self.findings.error(reader.here(), expected, "more", "fewer units, or shorter maps");
+        false
     }
 
     fn unit(

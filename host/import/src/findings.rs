@@ -1,6 +1,6 @@
 //! What could not be understood, and what was understood in one of two possible ways: all of it, each with its place.
 
-use busbar_config::{Problem, Severity, Sources, render};
+use busbar_config::{Problem, Severity, Sources, render, without_passwords};
 use serde_json::{Value as Json, json};
 
 /// Most findings that are kept; the rest is only counted.
@@ -98,7 +98,18 @@ impl Findings {
         self.errors
     }
 
+    /// What is found from now on is only counted: no need to look for words about it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_FINDINGS
+    }
+
     fn add(&mut self, severity: Severity, at: At<'_>, expected: String, found: String, help: &str) {
+        // Its place is not looked up either: a hostile file has a million of them in long lines.
+        if self.is_full() {
+            self.more += 1;
+            return;
+        }
+        let found = without_passwords(&found).into_owned();
         let (file, line, column, length) = self.place(at.span);
         let mut key = if at.section.is_empty() { String::new() } else { format!("[{}]", at.section) };
         if !at.key.is_empty() {
@@ -116,10 +127,10 @@ impl Findings {
     }
 
     fn push(&mut self, finding: Finding) {
-        if self.list.len() < MAX_FINDINGS {
-            self.list.push(finding);
-        } else {
+        if self.is_full() {
             self.more += 1;
+        } else {
+            self.list.push(finding);
         }
     }
 
@@ -190,9 +201,15 @@ pub(crate) fn show(text: &str) -> String {
 pub(crate) fn did_you_mean<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     /// Three edits and at least half of the word: beyond that it is another word.
     const FAR: usize = 3;
+    /// Longer words are no misspelt keys; the distance of two words costs the product of their lengths.
+    const LONGEST: usize = 40;
+    if text.len() > LONGEST {
+        return String::new();
+    }
     let text = text.to_ascii_lowercase();
     known
         .into_iter()
+        .filter(|word| word.len() <= LONGEST)
         .map(|word| (strsim::damerau_levenshtein(&text, &word.to_ascii_lowercase()), word))
         .filter(|(distance, word)| *distance <= FAR && *distance * 2 <= word.len())
         .min()

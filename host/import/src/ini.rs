@@ -5,10 +5,14 @@
 //! a percent sign. Repeated sections and keys are errors there and here.
 //!
 //! Two things are stricter. A comment behind a value was part of the value for `configparser`; here it is taken away
-//! with a warning, because nobody meant it to be there. `%(name)s` is refused: values put together from others lose
-//! their place.
+//! with a warning, because nobody meant it to be there - but not from a password, which may hold any sign. `%(name)s` is
+//! refused: values put together from others lose their place.
+//!
+//! Values of keys with a telling name are never shown, whether the key is known or not.
 //!
 //! Bounds: [`MAX_SECTIONS`], [`MAX_KEYS`] and those of `text`.
+
+use busbar_config::is_telling;
 
 use crate::findings::{At, Findings, Span, show};
 
@@ -87,8 +91,10 @@ impl Value {
 
     /// Place of bytes of `text`; ends with its first line.
     fn span(&self, start: usize, end: usize) -> Span {
-        let line = self.lines.iter().rev().find(|(from, _)| *from <= start).copied().unwrap_or((0, 0));
-        let next = self.lines.iter().map(|(from, _)| *from).find(|from| *from > start);
+        // Lines are in order, and there may be as many of them as values.
+        let behind = self.lines.partition_point(|(from, _)| *from <= start);
+        let line = behind.checked_sub(1).and_then(|at| self.lines.get(at)).copied().unwrap_or((0, 0));
+        let next = self.lines.get(behind).map(|(from, _)| *from);
         let end = next.map_or(end, |next| end.min(next - 1)).max(start);
         let place = |at: usize| line.1 + (at - line.0);
         Span { source: self.source, start: place(start), end: place(end) }
@@ -126,14 +132,27 @@ impl Value {
 
 /// Parses a file that was added to the sources; goes on behind every mistake.
 pub(crate) fn parse(findings: &mut Findings, source: usize, text: &str) -> Ini {
-    let mut parser =
-        Parser { findings, source, ini: Ini::default(), indent: 0, open: false, skipping: false };
+    let mut parser = Parser {
+        findings,
+        source,
+        ini: Ini::default(),
+        indent: 0,
+        open: false,
+        secret: false,
+        skipping: false,
+    };
     let mut offset = 0;
     for line in text.split_inclusive('\n') {
         parser.line(line.trim_end_matches(['\n', '\r']), offset);
         offset += line.len();
     }
     parser.ini
+}
+
+/// The value of this key is secret by the key's name, also where the name is no known one (`mqtt_pass`).
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    is_telling(&key) || key.contains("pass") || key.contains("pwd") || key.ends_with("key")
 }
 
 struct Parser<'f> {
@@ -144,6 +163,8 @@ struct Parser<'f> {
     indent: usize,
     /// A value may go on.
     open: bool,
+    /// That value is never shown.
+    secret: bool,
     /// What follows belongs to a section that was refused.
     skipping: bool,
 }
@@ -157,6 +178,9 @@ impl Parser<'_> {
         }
         let at = Span { source: self.source, start: offset + indent, end: offset + indent + text.len() };
         if self.open && indent > self.indent {
+            if self.secret {
+                self.hidden(at);
+            }
             let text = self.without_comment(text, at);
             let value = self.ini.sections.last_mut().and_then(|section| section.entries.last_mut());
             if let (Some(entry), false) = (value, self.skipping) {
@@ -198,7 +222,8 @@ impl Parser<'_> {
         self.open = false;
         let section = self.ini.sections.last().map(|section| section.name.clone()).unwrap_or_default();
         let Some(equals) = text.find(['=', ':']) else {
-            self.error(at, &section, "", "key = value", show(text), "");
+            let found = if is_secret(text) { self.hidden(at) } else { show(text) };
+            self.error(at, &section, "", "key = value", found, "");
             return;
         };
         let (key, rest) = text.split_at(equals);
@@ -207,6 +232,10 @@ impl Parser<'_> {
         let rest = rest.get(1..).unwrap_or_default();
         let value_start = at.start + equals + 1 + (rest.len() - rest.trim_start().len());
         let key = key.to_ascii_lowercase();
+        self.secret = is_secret(&key);
+        if self.secret {
+            self.hidden(Span { start: value_start, ..at });
+        }
         if self.ini.sections.is_empty() && !self.skipping {
             self.error(at, "", &key, "a [SECTION] before the first key", show(&key), "");
             return;
@@ -252,8 +281,17 @@ impl Parser<'_> {
         }
     }
 
+    /// Never shows these bytes; gives the words that stand for them.
+    fn hidden(&mut self, at: Span) -> String {
+        self.findings.sources.hide_bytes(at.source, at.start, at.end);
+        "a text that is not shown".into()
+    }
+
     /// Takes a comment behind a value away.
     fn without_comment<'t>(&mut self, text: &'t str, at: Span) -> &'t str {
+        if self.secret {
+            return text;
+        }
         let comment = text
             .char_indices()
             .zip(text.char_indices().skip(1))
@@ -310,6 +348,30 @@ mod tests {
         };
         assert_eq!((place(&items[0]), place(&items[1]), place(&items[3])), ((5, 8), (7, 3), (9, 3)));
         assert_eq!(section.get("port").unwrap().value.whole().text, "5");
+    }
+
+    #[test]
+    fn passwords_are_whole_and_never_shown() {
+        let text = "[a]\nmqtt_password = hun #ter2, \n  hunter3 ; x\nmqtt_pass: hunter4\nmqtt_pass: hunter5\ntoken hunter6\n\
+                    api_key = %(hunter7)s\n";
+        let (ini, findings) = read(text);
+        let value = &ini.sections[0].get("mqtt_password").unwrap().value;
+        assert_eq!(value.whole().text, "hun #ter2, hunter3 ; x");
+        let (list, sources) = findings.finish();
+        let shown = crate::findings::human(&list, &sources, false);
+        assert!(
+            list.len() == 3 && !shown.contains("hun") && !format!("{list:?}").contains("hunter"),
+            "{shown}"
+        );
+    }
+
+    /// As many lines as values: their places must not cost the square of it.
+    #[test]
+    fn a_list_of_many_lines() {
+        let (ini, findings) = read(&format!("[a]\nlist = 0\n{}", "  ,1\n".repeat(200_000)));
+        let items = ini.sections[0].get("list").unwrap().value.items();
+        assert_eq!(items.len(), 200_001);
+        assert_eq!(findings.place(Some(items[200_000].span)).1, 200_002);
     }
 
     #[test]

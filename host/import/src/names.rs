@@ -3,7 +3,7 @@
 //! Letters with accents lose them, other characters become `_`, and what collides gets a number; so the same file gives
 //! the same names every time. The text itself is kept beside the name wherever it is shown or sent.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use busbar_config::MAX_NAME;
 
@@ -32,6 +32,8 @@ const PLAIN: [(&str, &str); 17] = [
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     taken: HashSet<String>,
+    /// Name -> the number that its next twin is tried with, so that a thousand twins need no million tries.
+    next: HashMap<String, u32>,
 }
 
 impl Names {
@@ -42,14 +44,15 @@ impl Names {
         if self.taken.insert(name.clone()) {
             return name;
         }
-        for number in 2_u32.. {
-            let suffix = format!("_{number}");
+        let next = self.next.entry(name.clone()).or_insert(2);
+        loop {
+            let suffix = format!("_{next}");
+            *next += 1;
             let numbered = format!("{}{suffix}", cut(&name, MAX_NAME - suffix.len()));
             if self.taken.insert(numbered.clone()) {
                 return numbered;
             }
         }
-        name
     }
 }
 
@@ -98,6 +101,13 @@ mod tests {
         ] {
             assert_eq!(escape(text), name, "{text}");
         }
+    }
+
+    #[test]
+    fn many_twins() {
+        let mut names = Names::default();
+        let given: std::collections::HashSet<String> = (0..50_000).map(|_| names.give("a", "x")).collect();
+        assert!(given.len() == 50_000 && given.contains("a_50000"));
     }
 
     #[test]

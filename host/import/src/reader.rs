@@ -132,7 +132,10 @@ impl<'i> Reader<'i> {
         let asked = self.asked.borrow();
         let unknown = |key: &str| !asked.contains(key) && !except(key);
         for entry in self.section.entries.iter().filter(|entry| unknown(&entry.key)) {
-            let help = did_you_mean(&entry.key, asked.iter().copied());
+            let help = match findings.is_full() {
+                true => String::new(),
+                false => did_you_mean(&entry.key, asked.iter().copied()),
+            };
             findings.error(self.at(&entry.key, entry.key_span), "a known key", show(&entry.key), &help);
         }
     }

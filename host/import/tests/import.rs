@@ -179,6 +179,60 @@ fn many_mistakes_are_bounded() {
     assert!(texts(&made).last().unwrap().contains("more"));
 }
 
+/// What a small file asks for must be bounded by what a gateway holds.
+#[test]
+fn units_times_a_map_are_bounded() {
+    let units: Vec<String> = (1..=247).map(|unit| unit.to_string()).collect();
+    let units = units.join(",");
+    let mut text = String::from("[MAINMODBUS]\ndevicesnames = ");
+    text.push_str(&(0..100).map(|n| format!("d{n}")).collect::<Vec<_>>().join(","));
+    for n in 0..100 {
+        text.push_str(&format!(
+            "\n[d{n}]\nprotocol = TCP\nhost = h{n}\ndevice_id = {units}\nmapfile = large.json"
+        ));
+    }
+    let made = ini("c.ini", text.as_bytes(), &Large, &Options::default());
+    assert!(made.failed());
+    assert!(
+        texts(&made).iter().any(|text| text.contains("at most 1000000 points")),
+        "{:?}",
+        texts(&made).first()
+    );
+}
+
+/// A map of ten thousand variables, whatever its name.
+struct Large;
+
+impl Files for Large {
+    fn read(&self, _: &str) -> Result<Vec<u8>, String> {
+        let one = |n: u32| format!(r#""n {n}": {{"address": "0x0001", "data_type": "H", "gain": "1"}}"#);
+        Ok(format!("{{{}}}", (0..10_000).map(one).collect::<Vec<_>>().join(",\n")).into_bytes())
+    }
+}
+
+#[test]
+fn names_that_are_no_sections_are_bounded() {
+    let names: Vec<String> = (0..100_000).map(|n| format!("n{n}")).collect();
+    let made = import_text(&format!("[MAINMODBUS]\ndevicesnames = {}\n", names.join(",\n  ")));
+    assert!(made.findings.len() <= busbar_import::MAX_FINDINGS + 1);
+}
+
+#[test]
+fn passwords_are_never_shown() {
+    let seed = "[DEFAULT]\napi_url = htps://u:hunter2@h\nemail_password: hunter3\n";
+    let field =
+        "[MAINMODBUS]\nmqtt_host = h\nmqtt_pass = hunter2\nmqtt_port = x\nmqtt_password: a #hunter3,\n";
+    for text in [seed, field] {
+        let made = import_text(text);
+        assert!(made.failed());
+        let json: Vec<String> = made.findings.iter().map(|finding| finding.json().to_string()).collect();
+        let shown = format!("{}{json:?}", busbar_import::human(&made.findings, &made.sources, false));
+        assert!(!shown.contains("hunter"), "{shown}");
+    }
+    let made = import_text("[DEFAULT]\napi_url = https://u:hunter2@h\n[D]\nwrong\n");
+    assert!(made.has_secret, "a file that holds it is for its owner only");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 

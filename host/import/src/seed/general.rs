@@ -1,5 +1,7 @@
 //! `[DEFAULT]` and the environment: the host, what all devices share, the sink to the EMS.
 
+use busbar_config::without_passwords;
+
 use crate::{
     Made,
     findings::{Findings, show},
@@ -99,7 +101,7 @@ fn sink(findings: &mut Findings, reader: &Reader<'_>, has_secret: &mut bool) -> 
         findings.error(at, "a URL that starts with http:// or https://", show(&item.text), "");
     }
     let token = as_default(findings, reader, "api_token").unwrap_or_default();
-    *has_secret |= !token.is_empty();
+    *has_secret |= !token.is_empty() || without_passwords(&url) != url;
     let timeout = reader.number(findings, "api_timeout", SECONDS).unwrap_or(30).to_string();
     let delay = reader.number(findings, "retry_delay", SECONDS).unwrap_or(5).to_string();
     let settings = toml::table(&[
