@@ -293,9 +293,14 @@ impl Link {
                 }
             }
             Input::StandBy => {
-                if self.role == Role::Controlled && matches!(self.phase, Phase::Started | Phase::Stopping) {
-                    self.phase = Phase::Stopped;
-                    out.push(Output::Stopped);
+                match (self.role, self.phase) {
+                    (Role::Controlled, Phase::Started) => {
+                        self.phase = Phase::Stopped;
+                        out.push(Output::Stopped);
+                    }
+                    // Somebody waits for the confirmation.
+                    (Role::Controlled, Phase::Stopping) => self.stopped(out),
+                    _ => {}
                 }
             }
         }

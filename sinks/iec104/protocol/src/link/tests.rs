@@ -223,6 +223,8 @@ fn standing_by_keeps_the_connection() {
     assert_eq!(step(&mut link, 2, ack(1)), [Output::Acknowledged(1)], "a late acknowledgement is no fault");
     step(&mut link, 3, START);
     assert_eq!(send(&mut link, 3), (1, 0));
+    assert_eq!(step(&mut link, 4, STOP), []);
+    assert_eq!(step(&mut link, 4, Input::StandBy), [con(Unnumbered::StopCon), Output::Stopped]);
 }
 
 #[test]

@@ -435,13 +435,16 @@ impl Station {
         if let Some(mut other) = before.and_then(|other| self.connections.remove(&other)) {
             let mut outputs = Vec::new();
             other.link.step(now.elapsed, Input::StandBy, &mut outputs);
+            transmit(other.id, outputs, out);
             self.stop(now, &mut other, out);
             out.push(Output::Stopped { connection: other.id, lane });
             self.connections.insert(other.id, other);
         }
-        out.push(Output::Started { connection: id, lane });
         let Some(events) = self.lanes.get_mut(lane) else { return Ok(()) };
-        events.started = Some(id);
+        // A STOPDT that was taken back before its confirmation ended nothing.
+        if events.started.replace(id) != Some(id) {
+            out.push(Output::Started { connection: id, lane });
+        }
         if self.config.end_of_initialisation && !std::mem::replace(&mut events.initialised, true) {
             for common_address in &self.image.common_addresses {
                 let cause = Cause::new(Reason::INITIALISED, self.originator);
@@ -473,11 +476,7 @@ impl Station {
                 return;
             }
             connection.flight.push_back(flight);
-            for output in outputs {
-                if let LinkOutput::Transmit(bytes) = output {
-                    out.push(Output::Transmit { connection: connection.id, bytes });
-                }
-            }
+            transmit(connection.id, outputs, out);
         }
     }
 
@@ -528,4 +527,12 @@ impl Station {
             }
         }
     }
+}
+
+/// Hands out the frames among the outputs of a link.
+fn transmit(connection: ConnectionId, outputs: Vec<LinkOutput>, out: &mut Vec<Output>) {
+    out.extend(outputs.into_iter().filter_map(|output| match output {
+        LinkOutput::Transmit(bytes) => Some(Output::Transmit { connection, bytes }),
+        _ => None,
+    }));
 }
