@@ -10,7 +10,8 @@
 //! * [`kind`], [`model`], [`discover`]: types and names of everything the device has, found or from a cache;
 //! * [`quality`], [`point`]: value, quality and time of one point out of its data object, per common data class;
 //! * [`report`]: one report of a control block;
-//! * [`control`]: the structures of commands, filled by the device's own model;
+//! * [`subscription`]: choosing, taking, following report control blocks, and the points they feed;
+//! * [`control`]: commands: structures by the device's own model, select, operate, cancel, terminations;
 //! * [`limits`]: every bound, with its reason.
 //!
 //! References are to IEC 61850-7-2, 7-3, 8-1 and ISO 9506-2.
@@ -29,6 +30,7 @@ pub mod quality;
 pub mod report;
 pub mod request;
 pub mod session;
+pub mod subscription;
 pub mod unsolicited;
 
 pub use error::{AccessError, Consequence, Error, Refusal};

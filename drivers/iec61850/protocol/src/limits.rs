@@ -45,8 +45,5 @@ pub const MAX_NAME: usize = 255;
 /// Requests of one model discovery, so that a peer that always says "more follows" is left.
 pub const MAX_DISCOVERY_REQUESTS: usize = 65_536;
 
-/// Reports of which segments may be waiting for the rest at once, per session.
-pub const MAX_PARTIAL_REPORTS: usize = 16;
-
 /// Data set members one report may bring over all its segments.
 pub const MAX_REPORT_ENTRIES: usize = MAX_MEMBERS;

@@ -3,116 +3,10 @@
 //! Which members `Oper`, `SBOw` and `Cancel` have is the device's choice (`operTm` may be there or not), so they
 //! are filled by the names and types of the device's own model, never by position from memory.
 
-use std::fmt;
-
-pub use iec61850_rs::common::ControlModel;
 use iec61850_rs::proto::data::Value;
 use iec61850_rs::{TimeQuality, UtcTime};
 
-use crate::data;
 use crate::kind::Kind;
-
-/// Why a command was refused or ended (IEC 61850-7-2 table on AddCause; 8-1 table 77).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AddCause(pub i64);
-
-/// Names in the order of their codes.
-const ADD_CAUSES: [&str; 28] = [
-    "unknown",
-    "not-supported",
-    "blocked-by-switching-hierarchy",
-    "select-failed",
-    "invalid-position",
-    "position-reached",
-    "parameter-change-in-execution",
-    "step-limit",
-    "blocked-by-mode",
-    "blocked-by-process",
-    "blocked-by-interlocking",
-    "blocked-by-synchrocheck",
-    "command-already-in-execution",
-    "blocked-by-health",
-    "1-of-n-control",
-    "abortion-by-cancel",
-    "time-limit-over",
-    "abortion-by-trip",
-    "object-not-selected",
-    "object-already-selected",
-    "no-access-authority",
-    "ended-with-overshoot",
-    "abortion-due-to-deviation",
-    "abortion-by-communication-loss",
-    "abortion-by-command",
-    "none",
-    "inconsistent-parameters",
-    "locked-by-other-client",
-];
-
-impl AddCause {
-    /// Blocked by switching hierarchy: the device is in local mode.
-    pub const SWITCHING_HIERARCHY: Self = Self(2);
-    /// Blocked by interlocking.
-    pub const INTERLOCKING: Self = Self(10);
-    /// Blocked by synchrocheck.
-    pub const SYNCHROCHECK: Self = Self(11);
-    /// A command is being executed.
-    pub const IN_EXECUTION: Self = Self(12);
-    /// Ended by a cancel.
-    pub const CANCELLED: Self = Self(15);
-    /// The command took too long.
-    pub const TIME_LIMIT: Self = Self(16);
-    /// Not selected.
-    pub const NOT_SELECTED: Self = Self(18);
-    /// Selected already.
-    pub const ALREADY_SELECTED: Self = Self(19);
-    /// Locked by another client.
-    pub const LOCKED: Self = Self(27);
-
-    /// The name the standard gives the code.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        let place = usize::try_from(self.0).ok();
-        place.and_then(|place| ADD_CAUSES.get(place)).copied().unwrap_or("not named by the standard")
-    }
-}
-
-impl fmt::Display for AddCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AddCause {} ({})", self.0, self.name())
-    }
-}
-
-/// `LastApplError` (8-1 table 76).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApplError {
-    /// Reference of the control object, as the device writes it.
-    pub object: String,
-    /// Error: 0 none, 1 unknown, 2 time-out test not ok, 3 operator test not ok.
-    pub error: i64,
-    /// Number of the command.
-    pub ctl_num: u8,
-    /// The cause.
-    pub cause: AddCause,
-}
-
-impl ApplError {
-    /// Reads the structure.
-    ///
-    /// # Errors
-    /// What was expected.
-    pub fn read(value: &Value) -> Result<Self, String> {
-        let member = |index| data::at(value, &[index]);
-        let read = || {
-            Some(Self {
-                object: data::text(member(0)?)?.to_owned(),
-                error: data::integer(member(1)?)?,
-                ctl_num: u8::try_from(data::integer(member(3)?)?).ok()?,
-                cause: AddCause(data::integer(member(4)?)?),
-            })
-        };
-        read().ok_or_else(|| "LastApplError: expected cntrlObj, error, origin, ctlNum, addCause".to_owned())
-    }
-}
 
 /// What a command carries besides its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -364,21 +258,5 @@ mod tests {
         assert!(ctl_val(&Kind::Boolean, Setting::Float(1.0)).is_err());
         let step = Value::BitString { unused: 6, bytes: vec![0x80] };
         assert_eq!(ctl_val(&Kind::Bits(2), Setting::Step(2)), Ok(step));
-    }
-
-    #[test]
-    fn a_cause_has_its_name() {
-        let value = Value::Structure(vec![
-            Value::VisibleString("LD/CSWI1$CO$Pos$Oper".into()),
-            Value::Integer(0),
-            Value::Structure(vec![Value::Integer(3), Value::OctetString(vec![])]),
-            Value::Unsigned(4),
-            Value::Integer(10),
-        ]);
-        let error = ApplError::read(&value).unwrap();
-        assert_eq!(error.cause.to_string(), "AddCause 10 (blocked-by-interlocking)");
-        assert_eq!(error.ctl_num, 4);
-        assert_eq!(AddCause(99).name(), "not named by the standard");
-        assert!(ApplError::read(&Value::Boolean(true)).is_err());
     }
 }
