@@ -9,6 +9,8 @@ use std::time::Duration;
 use busbar_driver_api::Secret;
 use busbar_ems_http::Lane;
 
+use crate::points::Point;
+
 /// The last state of a point that was handed to the EMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Told {
@@ -57,6 +59,13 @@ pub(crate) struct Remembered {
     pub counters: Counters,
 }
 
+impl Remembered {
+    /// Points that are not routed any more: their numbers never come again.
+    pub(crate) fn forget_points(&mut self, routed: &HashMap<u32, Point>) {
+        self.told.retain(|point, _| routed.contains_key(point));
+    }
+}
+
 /// For `/metrics`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counters {
@@ -82,5 +91,28 @@ impl Memory {
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Memory")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_that_went_are_forgotten() {
+        let mut memory = Remembered::default();
+        let told = Told { number: 1, ts_ns: 0, kind: 1, bits: 0, quality: 0 };
+        memory.told.extend([(1, told), (2, told)]);
+        let point = Point {
+            device: "d".into(),
+            labels: [].into(),
+            key: "k".into(),
+            name: "k".into(),
+            unit: "".into(),
+            silent: false,
+            record: 0,
+        };
+        memory.forget_points(&HashMap::from([(2, point)]));
+        assert_eq!(memory.told.keys().collect::<Vec<_>>(), [&2]);
     }
 }

@@ -124,11 +124,7 @@ impl Source {
 
 fn read_file(path: &Path) -> Result<Secret, String> {
     let bad = |found: String| format!("cannot read token_file {}: {found}", path.display());
-    let size = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?.len();
-    if size > MAX_TOKEN {
-        return Err(bad(format!("expected at most {MAX_TOKEN} bytes, found {size}")));
-    }
-    let text = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let text = busbar_kit::file::read(path, MAX_TOKEN).map_err(bad)?;
     let token = std::str::from_utf8(&text).map(str::trim).unwrap_or_default();
     match !token.is_empty() && token.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         true => Ok(Secret::new(token.to_owned())),

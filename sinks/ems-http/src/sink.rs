@@ -104,12 +104,14 @@ impl Sink for Ems {
         // What was handed over and not confirmed comes again, or the image shows it anew.
         let below = memory.settled_below;
         memory.told.retain(|_, told| told.number < below);
+        memory.forget_points(&sink.points);
         Ok(sink)
     }
 
     async fn points(&mut self, link: &Link<Self>, _: &PointsChange) -> Result<()> {
         self.end_record();
         self.points = points::prepare(link);
+        link.settings.memory.lock().forget_points(&self.points);
         self.tell(link).await
     }
 

@@ -102,6 +102,25 @@ impl Points {
         points
     }
 
+    /// Takes over what was learned with the list before: the host does not tell points anew that stay.
+    pub(crate) fn inherit(&mut self, before: &Self) {
+        for (number, point) in &mut self.by_number {
+            point.lost = before.by_number.get(number).and_then(|before| before.lost);
+            if let (Some(lost), Some(device)) = (point.lost, self.devices.get_mut(point.device)) {
+                device.seen += 1;
+                device.lost += u32::from(lost);
+            }
+        }
+        let reading: HashMap<&str, bool> =
+            before.devices.iter().map(|device| (&*device.name, device.reading)).collect();
+        for device in &mut self.devices {
+            device.reading = reading.get(&*device.name).copied().unwrap_or(false);
+        }
+        if self.version.0 == before.version.0 {
+            self.version.1 = before.version.1;
+        }
+    }
+
     /// The topics of records are made of labels: two devices with the same ones cannot be told apart by their consumers.
     fn warn_of_twins(&self) {
         let mut owners: HashMap<&str, &str> = HashMap::new();

@@ -104,6 +104,7 @@ impl Sink for Mqtt {
 
     async fn points(&mut self, link: &Link<Self>, _: &PointsChange) -> Result<()> {
         let before = std::mem::replace(&mut self.points, Points::prepare(link, &self.topics));
+        self.points.inherit(&before);
         for device in before.devices {
             let kept = self.points.devices.iter().any(|other| other.name == device.name);
             if !kept && self.memory.lock().online.remove(&device.name).is_some() {
@@ -288,7 +289,19 @@ impl Mqtt {
         {
             let qos = self.publisher.style.qos.max(Qos::AtLeastOnce);
             let message = Message { topic, payload, qos, retain: true };
-            self.status.1 = !matches!(self.session.send(&message, Span::OWN), Err(SendError::Full(_)));
+            self.status.1 = match self.session.send(&message, Span::OWN) {
+                Ok(()) => true,
+                Err(SendError::Full(_)) => false,
+                Err(SendError::TooLarge { size, limit, .. }) => {
+                    busbar_driver_api::tracing::warn!(
+                        topic,
+                        size,
+                        limit,
+                        "the gateway's status is too large and was not sent: raise max_packet here and at the broker"
+                    );
+                    true
+                }
+            };
         }
         if let Some(text) = &self.fault {
             link.ctx.fault("take_over", text.clone()).await?;

@@ -409,6 +409,40 @@ fn devices_have_a_retained_status() {
     site.end();
 }
 
+/// Points that stay are not told anew when the list changes: what they said still counts.
+#[test]
+fn a_new_point_makes_no_device_offline() {
+    let mut site = Site::new();
+    let instance = site.connected(json!({}), two_devices());
+    let state = |points: &[(u32, bool)]| {
+        let mut samples = Samples::default();
+        for (point, lost) in points {
+            let quality = if *lost { Quality::INVALID.with(Quality::COMM_LOST) } else { Quality::GOOD };
+            samples.push(*point, TS, &Value::Int(1), quality, Flags::new(Cause::Host, 0));
+        }
+        samples
+    };
+    instance.deliver(delivery(1, 0, 0, state(&[(3, false), (4, false)])));
+    assert_eq!(site.rig.acks(2), [delivered(1, 2)]);
+    let more = Points { replace: false, points: vec![routed(5, "m2", "p")], removed: vec![] };
+    site.rig.done(&instance, &Request::Points(more));
+    instance.deliver(delivery(3, 0, 0, state(&[(3, true)])));
+    assert_eq!(site.rig.acks(1), [delivered(3, 1)]);
+    instance.deliver(delivery(4, 0, 0, state(&[(5, true), (4, true)])));
+    let mut values = 0;
+    loop {
+        let message = site.received();
+        match (message.topic.as_str(), message.text().as_str()) {
+            ("busbar/site-7/m2/status", "offline") => break,
+            (topic, _) => values += usize::from(!topic.ends_with("/status")),
+        }
+    }
+    assert_eq!(values, 5, "only when the last of its points is lost");
+    assert_eq!(site.rig.acks(2), [delivered(4, 2)]);
+    site.rig.stop(&instance);
+    site.end();
+}
+
 #[test]
 fn commands_and_their_answers() {
     let mut site = Site::new();

@@ -6,7 +6,9 @@
 //! again and sends what was not confirmed once more.
 //!
 //! Bounds: the window of the ledger, [`MAX_OUT`] bytes waiting to be written (with room for one packet more),
-//! [`MAX_EVENTS`] events not taken by the owner (reading pauses then), `MAX_INCOMING` for one incoming packet.
+//! [`MAX_EVENTS`] events not taken by the owner (reading pauses then), `MAX_INCOMING` for one incoming packet, [`MAX_REPLIES`]
+//! bytes of acknowledgements beyond what is sent (reading pauses then, too: a broker that talks and never listens is lost
+//! with the next ping).
 //!
 //! Time: a PINGREQ every `keep_alive`, whatever else is sent, because traffic in one direction proves nothing; an
 //! unanswered ping or PUBLISH older than `ack_timeout` ends the session. Both are looked at four times per time-out.
@@ -33,6 +35,8 @@ use crate::wire::{self, Front, OFFLINE, Outgoing, Packet, PublishError};
 
 /// Bytes that may wait to be written; more is not accepted until the broker has read.
 pub const MAX_OUT: usize = 256 * 1024;
+/// Bytes of acknowledgements that may wait to be written, beyond messages; reading pauses until the broker has read.
+pub const MAX_REPLIES: usize = 256 * 1024;
 /// Events that may wait for the owner; reading pauses beyond.
 pub const MAX_EVENTS: usize = 4096;
 /// Brokers acknowledge a burst message by message, each in a packet of its own: reading them one by one would wake this

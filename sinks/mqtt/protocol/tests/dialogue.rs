@@ -459,3 +459,45 @@ async fn next_can_be_dropped_at_any_await() {
         assert_eq!(confirmed, (0..2000).collect::<Vec<_>>());
     }
 }
+
+/// A broker that publishes without end and reads nothing: what it must be told does not grow without end.
+#[tokio::test]
+async fn a_broker_that_never_listens_is_lost() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    // A small window, so that little is needed to fill it.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut connect = [0; 1024];
+        let read = stream.read(&mut connect).await.unwrap();
+        assert!(read > 0);
+        stream.write_all(&[0x20, 2, 0, 0]).await.unwrap();
+        // PUBLISH, QoS 1, topic "a", packet id 1; and a PINGRESP that nobody asked for.
+        let mut burst = [0x32, 5, 0, 1, b'a', 0, 1].repeat(1000);
+        burst.extend([0xd0, 0]);
+        while stream.write_all(&burst).await.is_ok() {}
+    });
+    let options = Options {
+        status: None,
+        max_packet: 1024,
+        keep_alive: Duration::from_secs(1),
+        ack_timeout: Duration::from_millis(500),
+        ..options(address, Version::V3_1_1)
+    };
+    let mut session: Session<u32> = Session::connect(&options, PATIENCE).await.unwrap();
+    let over = async {
+        loop {
+            if let Err(error) = session.next().await {
+                return error;
+            }
+        }
+    };
+    let error = tokio::time::timeout(PATIENCE, over).await.expect("it must end");
+    assert!(matches!(&error, Error::Lost(text) if text.contains("no answer to a ping")), "{error:?}");
+    drop(session);
+    server.await.unwrap();
+}

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Event, MAX_EVENTS, Session};
+use super::{Event, MAX_EVENTS, MAX_OUT, MAX_REPLIES, Session};
 
 /// What one exchange with the socket brought.
 pub(super) enum Turn {
@@ -30,13 +30,16 @@ impl<T> Session<T> {
         if self.paused && self.pause.as_mut().poll(cx).is_ready() {
             self.paused = false;
         }
-        if !self.paused
-            && self.events.len() < MAX_EVENTS
-            && let Poll::Ready(result) = self.poll_read(cx)
-        {
-            return Poll::Ready(result.map(|()| Turn::Read));
+        if let Poll::Ready(result) = self.poll_input(cx) {
+            return Poll::Ready(result);
         }
-        if let Poll::Ready(result) = self.poll_write(cx) {
+        let held = !self.may_reply();
+        let written = self.poll_write(cx);
+        if held && let Poll::Ready(Ok(turn)) = self.poll_input(cx) {
+            // Nobody else would wake us for it.
+            return Poll::Ready(Ok(turn));
+        }
+        if let Poll::Ready(result) = written {
             if let Err(error) = result {
                 return match std::mem::take(&mut self.paused) {
                     true => self.poll_read(cx).map(|read| read.map(|()| Turn::Read).map_err(|_| error)),
@@ -49,6 +52,18 @@ impl<T> Session<T> {
             }
         }
         self.tick.as_mut().poll(cx).map(|()| Ok(Turn::Tick))
+    }
+
+    /// Reads, where there is room for what that makes us say and for what it tells the owner.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+        match !self.paused && self.events.len() < MAX_EVENTS && self.may_reply() {
+            true => self.poll_read(cx).map(|result| result.map(|()| Turn::Read)),
+            false => Poll::Pending,
+        }
+    }
+
+    fn may_reply(&self) -> bool {
+        self.out.len() < MAX_OUT + self.max_packet + MAX_REPLIES
     }
 
     /// Ready when everything is on the socket.
