@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    io::Read,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
     sync::{
@@ -85,13 +86,7 @@ pub(crate) fn open(
 ) -> Result<Connection, Fault> {
     prepare(path)?;
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let level = if sync == Sync::Commit { "FULL" } else { "NORMAL" };
-    connection.pragma_update(None, "synchronous", level)?;
-    // Twice the usual length: what one large transaction made longer is given back.
-    connection.pragma_update(None, "journal_size_limit", 2 * i64::from(log_pages(sync)) * PAGE as i64)?;
-    // The owner does it, and sees when it fails: see [`watch_log`].
-    let _: i64 = connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |row| row.get(0))?;
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    let mode = set_up(&connection, sync).map_err(Fault::of_damaged)?;
     if mode != "wal" {
         return Err(Fault::Other(format!(
             "{}: expected a file that takes a write-ahead log, found mode {mode}: is the directory writable?",
@@ -106,8 +101,44 @@ pub(crate) fn open(
     Ok(connection)
 }
 
+/// How it is written; gives back the journal mode that the file took.
+fn set_up(connection: &Connection, sync: Sync) -> rusqlite::Result<String> {
+    let level = if sync == Sync::Commit { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", level)?;
+    // Twice the usual length: what one large transaction made longer is given back.
+    connection.pragma_update(None, "journal_size_limit", 2 * i64::from(log_pages(sync)) * PAGE as i64)?;
+    // The owner does it, and sees when it fails: see [`watch_log`].
+    let _: i64 = connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |row| row.get(0))?;
+    connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+}
+
+/// Opens a damaged file to read what is left of it; `None` when not even its head says what it is. That it cannot be opened
+/// at all (no right, a lock, too many open files, a disk that does not read) is no damage and an error: nothing may be
+/// concluded from it.
+pub(crate) fn open_damaged(path: &Path, kind: &Kind) -> Result<Option<Connection>, Fault> {
+    // SQLite calls a failing disk a malformed database.
+    let mut head = [0; 100];
+    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
+        read => read.map_err(|error| Fault::Other(format!("{}: cannot be read: {error}", path.display())))?,
+    }
+    let opened = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|connection| {
+        judge(&connection, kind)?;
+        Ok(connection)
+    });
+    match opened {
+        Ok(connection) => Ok(Some(connection)),
+        Err(Fault::Damaged(_) | Fault::Foreign(_) | Fault::Newer(_)) => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
 /// The settings that every connection needs, also one that only reads.
 pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Fault> {
+    try_connect(path, flags).map_err(Fault::of_damaged)
+}
+
+fn try_connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(64);
@@ -129,9 +160,11 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Fault
 
 /// True: ours, of a schema that is understood. False: empty.
 pub(crate) fn judge(connection: &Connection, kind: &Kind) -> Result<bool, Fault> {
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
-    let application_id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let schema: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let ask =
+        |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(Fault::of_damaged);
+    let tables = ask("SELECT count(*) FROM sqlite_master")?;
+    let application_id = ask("PRAGMA application_id")?;
+    let schema = ask("PRAGMA user_version")?;
     if tables == 0 && application_id == 0 && schema == 0 {
         return Ok(false);
     }

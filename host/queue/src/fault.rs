@@ -30,6 +30,31 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// For what a damaged file answers: anything that does not speak about the circumstances (rights, locks, a disk that does
+    /// not read at all) speaks about its content. So does "out of memory": a size was read from a damaged page.
+    pub(crate) fn of_damaged(error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error().map(|failure| failure.code);
+        let circumstances = matches!(
+            code,
+            Some(
+                ErrorCode::PermissionDenied
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::OperationInterrupted
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::DiskFull
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::FileLockingProtocolFailed
+                    | ErrorCode::NoLargeFileSupport
+                    | ErrorCode::AuthorizationForStatementDenied
+            )
+        );
+        if circumstances { error.into() } else { Self::Damaged(error.to_string()) }
+    }
+}
+
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();

@@ -39,7 +39,7 @@ pub use clock::Now;
 pub use draft::Limits;
 pub use file::{File, NotOpened, Options};
 pub use parked::{DISCARDED, Parked};
-pub use state::{MAX_KEY, MAX_TOTAL, MAX_VALUE, Mended, State};
+pub use state::{Found, MAX_KEY, MAX_TOTAL, MAX_VALUE, Mended, State};
 
 /// Reason of records that left because the queue was full.
 pub const OVERFLOW: &str = "overflow";

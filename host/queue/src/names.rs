@@ -176,12 +176,18 @@ pub(crate) fn each_in_index(
         "SELECT {COLUMNS} FROM names INDEXED BY sqlite_autoindex_names_1 \
          ORDER BY device {order}, point {order}, unit {order}, crc {order}"
     );
-    let Ok(mut statement) = connection.prepare(&sql) else { return Ok(()) };
-    let Ok(mut rows) = statement.query([]) else { return Ok(()) };
-    while let Ok(Some(row)) = rows.next() {
-        each(row)?;
+    let mut walk = || -> Result<(), Fault> {
+        let mut statement = connection.prepare(&sql).map_err(Fault::of_damaged)?;
+        let mut rows = statement.query([]).map_err(Fault::of_damaged)?;
+        while let Some(row) = rows.next().map_err(Fault::of_damaged)? {
+            each(row)?;
+        }
+        Ok(())
+    };
+    match walk() {
+        Err(Fault::Damaged(_)) => Ok(()),
+        done => done,
     }
-    Ok(())
 }
 
 /// A damaged entry is never found again: its number stays with the records that were written under it.

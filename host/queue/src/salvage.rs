@@ -51,12 +51,12 @@ pub(crate) fn salvage(
 ) -> Result<Vec<String>, Fault> {
     let part = aside::part(path);
     aside::remove_all(&part)?;
-    let source = open_source(path);
-    let stored = source.as_ref().ok().and_then(|source| read_heads(source).ok()?.into_iter().next());
+    let source = database::open_damaged(path, &QUEUE)?;
+    aside::keep_first_only(path)?;
+    let stored = source.as_ref().map(read_heads).transpose()?.and_then(|heads| heads.into_iter().next());
     let ledger_known = known.is_some() || stored.is_some();
     let old = known.map(|(head, _)| head.clone()).or(stored);
-    let (head, found) =
-        copy(source.as_ref().ok(), &part, old.as_ref(), known.map(|(_, names)| names), wall_ns)?;
+    let (head, found) = copy(source.as_ref(), &part, old.as_ref(), known.map(|(_, names)| names), wall_ns)?;
     drop(source);
     aside::exchange(path)?;
     let lost = head.ledger.dropped.get(DAMAGED).copied().unwrap_or_default()
@@ -83,11 +83,6 @@ pub(crate) fn salvage(
     Ok(notes)
 }
 
-/// Reads without changing the file: it is evidence.
-fn open_source(path: &Path) -> Result<Connection, Fault> {
-    database::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-}
-
 /// Writes the new file, complete and closed.
 fn copy(
     source: Option<&Connection>,
@@ -104,7 +99,7 @@ fn copy(
     database::create(&mut target, &QUEUE, |_| Ok(()))?;
     let transaction = target.transaction()?;
     let mut found = Found::default();
-    if let Some(source) = source.filter(|source| database::judge(source, &QUEUE).is_ok()) {
+    if let Some(source) = source {
         copy_names(source, &transaction, introduced, &mut found)?;
         copy_rows(source, &transaction, &mut found)?;
         copy_parked(source, &transaction, &mut found)?;
@@ -239,6 +234,33 @@ fn account(old: Option<&Head>, found: &Found, wall_ns: i64) -> Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A lock, a missing right, a loop of links: not one byte is known to be wrong.
+    #[test]
+    fn what_cannot_be_opened_is_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.db");
+        let (mut file, _) = crate::File::open(
+            &path,
+            &crate::Options {
+                limits: crate::Limits { max_bytes: 1 << 20, max_age: std::time::Duration::from_secs(9) },
+                sync: busbar_core::model::Sync::Commit,
+                now: crate::Now::default(),
+            },
+        )
+        .unwrap();
+        file.commit(&busbar_core::journal::Transaction { next: 7, ..Default::default() }).unwrap();
+        let refused = salvage(&path, "test", None, 0).unwrap_err();
+        assert!(matches!(&refused, Fault::Other(text) if text.contains("locked")), "{refused:?}");
+        file.close().unwrap();
+        let loops = dir.path().join("loop.db");
+        std::os::unix::fs::symlink(&loops, &loops).unwrap();
+        let refused = salvage(&loops, "test", None, 0).unwrap_err();
+        assert!(matches!(&refused, Fault::Other(text) if text.contains("cannot be read")), "{refused:?}");
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let kept = names.filter(|name| name.to_str().unwrap().contains("damaged")).count();
+        assert_eq!(kept, 0, "nothing was moved aside");
+    }
 
     fn found(waiting: u64, parked: u64, end: u64) -> Found {
         let parked = if parked > 0 { BTreeMap::from([("r".to_owned(), parked)]) } else { BTreeMap::new() };

@@ -41,7 +41,7 @@ pub(crate) fn read_heads(connection: &Connection) -> Result<Vec<Head>, Fault> {
             {
                 Ok(data) => Some(data),
                 Err(rusqlite::Error::QueryReturnedNoRows) => None,
-                Err(error) => match Fault::from(error) {
+                Err(error) => match Fault::of_damaged(error) {
                     Fault::Damaged(_) => None,
                     fault => return Err(fault),
                 },
