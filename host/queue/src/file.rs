@@ -15,6 +15,7 @@ use busbar_core::{
 use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
 
 use crate::{
+    aside,
     clock::{AgeClock, Now},
     database::{PAGE, log_pages, watch_log},
     draft::{Draft, Limits, Oldest},
@@ -65,9 +66,9 @@ pub struct File {
     path: PathBuf,
     /// `None` only after a salvage at run time could not be finished: the next use tries again.
     connection: Option<Connection>,
-    /// Pages in the log, and that it could not be worked into the file: it must not grow by new rows then.
+    /// Pages in the log, and why it could not be worked into the file: it must not grow by new rows then.
     log_pages: Arc<AtomicI32>,
-    log_stuck: bool,
+    log_stuck: Option<Fault>,
     sync: Sync,
     limits: Limits,
     head: Head,
@@ -97,7 +98,7 @@ impl File {
             path: path.to_owned(),
             connection: Some(connection),
             log_pages,
-            log_stuck: false,
+            log_stuck: None,
             sync: options.sync,
             limits: options.limits,
             head,
@@ -147,12 +148,10 @@ impl File {
     pub fn commit(&mut self, transaction: &Transaction) -> Result<Committed, NotCommitted> {
         self.now.mono_ns = self.now.mono_ns.max(transaction.now_ns);
         // New rows leave the reserve alone.
-        let room = transaction.rows.is_empty()
-            || (!self.log_stuck && (self.reserve.take() || self.fits(transaction)));
-        let mut done = Err(Fault::Full("the room kept back for confirmations is used".to_owned()));
-        if room {
-            done = self.mended(|file| file.write(|draft, names| draft.apply(transaction, names)));
-        }
+        let mut done = self.mended(|file| {
+            file.room(transaction)?;
+            file.write(|draft, names| draft.apply(transaction, names))
+        });
         if done.as_ref().is_err_and(|fault| self.is_full(fault)) {
             done = self.squeeze(transaction);
         }
@@ -341,14 +340,10 @@ impl File {
         for settled in &transaction.settled {
             self.settle_in_pieces(settled)?;
         }
-        if !transaction.rows.is_empty()
-            && (self.log_stuck || !(self.reserve.take() || self.fits(transaction)))
-        {
-            return Err(Fault::Full(
-                "nothing is left beside the room kept back for confirmations".to_owned(),
-            ));
-        }
-        let done = self.mended(|file| file.write(|draft, names| draft.apply(transaction, names)));
+        let done = self.mended(|file| {
+            file.room(transaction)?;
+            file.write(|draft, names| draft.apply(transaction, names))
+        });
         self.checkpoint("RESTART");
         self.reserve.take();
         done
@@ -370,6 +365,30 @@ impl File {
         Ok(())
     }
 
+    /// New rows may be written: the log can be worked in, and room for confirmations stays.
+    fn room(&mut self, transaction: &Transaction) -> Result<(), Fault> {
+        if transaction.rows.is_empty() {
+            return Ok(());
+        }
+        if self.log_stuck.is_some() {
+            // Perhaps it goes now.
+            self.checkpoint("PASSIVE");
+        }
+        match &self.log_stuck {
+            Some(Fault::Full(why)) => return Err(Fault::Full(why.clone())),
+            Some(Fault::Damaged(why)) => return Err(Fault::Damaged(why.clone())),
+            Some(fault) => {
+                let text = format!("its write-ahead log cannot be worked into it: {}", fault.text());
+                return Err(Fault::Other(text));
+            }
+            None => {}
+        }
+        if self.reserve.take() || self.fits(transaction) {
+            return Ok(());
+        }
+        Err(Fault::Full("nothing is left beside the room kept back for confirmations".to_owned()))
+    }
+
     /// The rows have room in pages that confirmations freed within the file, with a margin: it need not grow for them.
     fn fits(&self, transaction: &Transaction) -> bool {
         let entries = transaction.rows.iter().flat_map(|row| &row.entries);
@@ -389,7 +408,11 @@ impl File {
         let Some(connection) = &self.connection else { return };
         let done =
             connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
-        self.log_stuck = done != Ok(0);
+        self.log_stuck = match done {
+            Ok(0) => None,
+            Ok(_) => Some(Fault::Other("somebody else reads the file".to_owned())),
+            Err(error) => Some(error.into()),
+        };
     }
 
     /// A drained file gives its pages back.
@@ -398,13 +421,23 @@ impl File {
             return;
         }
         let free = self.ask("PRAGMA freelist_count");
-        let worth = if self.reserve.is_held() { SHRINK_PAGES } else { i64::from(log_pages(self.sync)) };
-        if free >= worth && self.ask("PRAGMA page_count") - free <= SHRINK_LIVE_PAGES {
+        let held = self.reserve.is_held();
+        // What a small file and its log give back may be just what the reserve lacks.
+        let enough = free >= if held { SHRINK_PAGES } else { i64::from(log_pages(self.sync)) };
+        let worth = enough || (!held && free > 0 && self.reserve.fits_with(self.returnable(free)));
+        if worth && self.ask("PRAGMA page_count") - free <= SHRINK_LIVE_PAGES {
             if let Some(connection) = &self.connection {
                 let _ = connection.execute_batch("VACUUM");
             }
             self.checkpoint("TRUNCATE");
+            self.reserve.take();
         }
+    }
+
+    /// Bytes that the file and its log give back.
+    fn returnable(&self, free_pages: i64) -> u64 {
+        let log = std::fs::metadata(aside::wal(&self.path)).map_or(0, |meta| meta.len());
+        u64::try_from(free_pages).unwrap_or(0) * PAGE as u64 + log
     }
 
     fn committed(&self) -> Committed {

@@ -63,9 +63,15 @@ impl Reserve {
 
     /// A look before megabytes are written in vain; a quota shows only when they are.
     fn has_room(&self) -> bool {
+        self.fits_with(0)
+    }
+
+    /// There is room for it when `more` bytes are given back.
+    pub(crate) fn fits_with(&self, more: u64) -> bool {
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        rustix::fs::statvfs(dir)
-            .map_or(true, |fs| fs.f_bavail.saturating_mul(fs.f_frsize) > self.bytes as u64)
+        rustix::fs::statvfs(dir).map_or(true, |fs| {
+            fs.f_bavail.saturating_mul(fs.f_frsize).saturating_add(more) > self.bytes as u64
+        })
     }
 
     fn fill(&self) -> io::Result<()> {
