@@ -25,7 +25,7 @@ use crate::{
     open::connect,
     parked::Parked,
     reserve::{Reserve, beside},
-    salvage::salvage,
+    salvage::{Known, salvage},
 };
 
 /// A drained file larger than this in free pages gives them back to the file system.
@@ -309,7 +309,7 @@ impl File {
 
     fn mend(&mut self, why: &str) -> Result<(), Fault> {
         self.connection = None;
-        let known = Some((&self.head, &self.names));
+        let known = Known::Run(&self.head, &self.names);
         for note in salvage(&self.path, why, known, self.now.wall_ns)? {
             self.note(note);
         }

@@ -108,6 +108,25 @@ impl Head {
         self.add_dropped(count, reason);
     }
 
+    /// Transactions after this head are lost with the log, and `seen` is the newest head among them: what they brought is
+    /// counted. Gives back how many records were lost with them.
+    ///
+    /// Whose ends the lost transactions were is not known. Ends mostly come in order, and what ended of the records that are
+    /// still here comes again; so only ends beyond these are believed to be of lost records. The count of lost ones is an
+    /// upper bound.
+    pub(crate) fn count_lost(&mut self, seen: &Self) -> u64 {
+        let new = seen.ledger.accepted.saturating_sub(self.ledger.accepted);
+        let ended = |ledger: &Ledger| ledger.accepted - ledger.pending;
+        let ends = ended(&seen.ledger).saturating_sub(ended(&self.ledger));
+        let confirmed = seen.ledger.delivered.saturating_sub(self.ledger.delivered);
+        let delivered = ends.saturating_sub(self.ledger.pending).min(confirmed).min(new);
+        self.ledger.accepted += new;
+        self.ledger.delivered += delivered;
+        self.add_dropped(new - delivered, crate::DAMAGED);
+        self.next = self.next.max(seen.next);
+        new - delivered
+    }
+
     /// `count` waiting records were confirmed.
     pub(crate) fn deliver_pending(&mut self, count: u64) {
         let count = count.min(self.ledger.pending);
@@ -225,6 +244,31 @@ mod tests {
         head.add_dropped(3, "discarded");
         assert!(head.ledger.is_balanced());
         assert!(head.ledger.parked.is_empty());
+    }
+
+    #[test]
+    fn what_lost_transactions_brought_is_counted_once() {
+        let base = head();
+        let grown = |accepted: u64, delivered: u64| {
+            let mut seen = base.clone();
+            seen.ledger.accepted += accepted;
+            seen.ledger.pending += accepted;
+            seen.next += 1;
+            seen.deliver_pending(delivered);
+            seen
+        };
+        // 11 of the 20 wait still: what ended of them comes again.
+        assert_eq!(base.ledger.pending, 11);
+        for (accepted, delivered, lost) in [(50, 0, 50), (50, 11, 50), (50, 21, 40), (50, 61, 0), (0, 11, 0)]
+        {
+            let mut found = base.clone();
+            let seen = grown(accepted, delivered);
+            assert_eq!(found.count_lost(&seen), lost, "{accepted} {delivered}");
+            assert!(found.ledger.is_balanced(), "{:?}", found.ledger);
+            assert_eq!((found.ledger.accepted, found.ledger.pending), (20 + accepted, 11));
+            assert_eq!(found.next, seen.next);
+            assert_eq!(found.count_lost(&seen), 0, "once");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     aside, database,
     fault::Fault,
     head::Head,
-    salvage::salvage,
+    salvage::{Known, salvage},
     schema::{self, QUEUE},
     wal::{self, Log},
 };
@@ -28,13 +28,16 @@ pub(crate) fn connect(
     }
     let log_missing = std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0) && !aside::wal(path).exists();
     let log = wal::look(&aside::wal(path))?;
+    let seen = if log == Log::Sound { None } else { wal::last_head(&aside::wal(path))? };
     match whole(path, sync) {
-        Ok((connection, mut head)) => {
+        Ok((mut connection, mut head)) => {
             let missing = log_missing && !head.clean;
             if missing || log != Log::Sound {
+                let lost = seen.map(|seen| head.count_lost(&seen));
                 // What the far side has seen of it is not known.
                 head.next = head.next.max(unreached(wall_ns));
-                notes.push(format!("{shown}: {}", lost_log(log)));
+                notes.push(format!("{shown}: {}; {}", lost_log(log), counted(lost)));
+                settle_log(&mut connection, &mut head)?;
             }
             return Ok((connection, head));
         }
@@ -42,7 +45,7 @@ pub(crate) fn connect(
             if log != Log::Sound {
                 notes.push(format!("{shown}: {}", lost_log(log)));
             }
-            notes.extend(salvage(path, &why, None, wall_ns)?);
+            notes.extend(salvage(path, &why, Known::Log(seen.as_ref()), wall_ns)?);
         }
         Err(Fault::Foreign(why)) => {
             if let Some(kept) = aside::keep_damaged(path)? {
@@ -70,6 +73,33 @@ fn lost_log(log: Log) -> String {
             .to_owned(),
         Log::Headless => "the head of its -wal file is damaged: transactions since the last checkpoint are lost".to_owned(),
         Log::Broken(commits) => format!("its -wal file is damaged: the last {commits} transactions or more are lost"),
+    }
+}
+
+fn counted(lost: Option<u64>) -> String {
+    match lost {
+        Some(lost) => format!(
+            "{lost} records were accepted in them and are counted as dropped(damaged), also what the far side confirmed \
+             of them"
+        ),
+        None => "how many records were accepted in them cannot be known: they are in no figure".to_owned(),
+    }
+}
+
+/// What was counted is on disk, and then the damaged log is empty, so that it is not met again. (Met again before that, it
+/// says the same figures and nothing is counted twice.)
+fn settle_log(connection: &mut Connection, head: &mut Head) -> Result<(), Fault> {
+    let settled = (|| {
+        let transaction = connection.transaction()?;
+        schema::write_both_heads(&transaction, head)?;
+        transaction.commit()?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(())
+    })();
+    match settled {
+        // The first transaction that finds room says the same.
+        Err(Fault::Full(_)) => Ok(()),
+        settled => settled,
     }
 }
 

@@ -41,22 +41,28 @@ struct Found {
     end: u64,
 }
 
-/// Replaces the damaged file at `path`. `known` is the head as this run last committed it. Gives back notes for the
-/// operator.
-pub(crate) fn salvage(
-    path: &Path,
-    why: &str,
-    known: Option<(&Head, &Names)>,
-    wall_ns: i64,
-) -> Result<Vec<String>, Fault> {
+/// What is known beside the damaged file itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Known<'a> {
+    /// The head and the names as this run last committed them.
+    Run(&'a Head, &'a Names),
+    /// The newest head behind the damage of its log, if that is damaged.
+    Log(Option<&'a Head>),
+}
+
+/// Replaces the damaged file at `path`. Gives back notes for the operator.
+pub(crate) fn salvage(path: &Path, why: &str, known: Known<'_>, wall_ns: i64) -> Result<Vec<String>, Fault> {
     let part = aside::part(path);
     aside::remove_all(&part)?;
     let source = database::open_damaged(path, &QUEUE)?;
     aside::keep_first_only(path)?;
     let stored = source.as_ref().map(read_heads).transpose()?.and_then(|heads| heads.into_iter().next());
-    let ledger_known = known.is_some() || stored.is_some();
-    let old = known.map(|(head, _)| head.clone()).or(stored);
-    let (head, found) = copy(source.as_ref(), &part, old.as_ref(), known.map(|(_, names)| names), wall_ns)?;
+    let (old, names) = match known {
+        Known::Run(head, names) => (Some(head.clone()), Some(names)),
+        Known::Log(seen) => (with_lost(stored, seen), None),
+    };
+    let ledger_known = old.is_some();
+    let (head, found) = copy(source.as_ref(), &part, old.as_ref(), names, wall_ns)?;
     drop(source);
     aside::exchange(path)?;
     let lost = head.ledger.dropped.get(DAMAGED).copied().unwrap_or_default()
@@ -81,6 +87,17 @@ pub(crate) fn salvage(
         ));
     }
     Ok(notes)
+}
+
+/// The head of the file with what the lost transactions of its log brought.
+fn with_lost(stored: Option<Head>, seen: Option<&Head>) -> Option<Head> {
+    match (stored, seen) {
+        (Some(mut head), Some(seen)) => {
+            head.count_lost(seen);
+            Some(head)
+        }
+        (stored, seen) => stored.or(seen.cloned()),
+    }
 }
 
 /// Writes the new file, complete and closed.
@@ -250,12 +267,12 @@ mod tests {
         )
         .unwrap();
         file.commit(&busbar_core::journal::Transaction { next: 7, ..Default::default() }).unwrap();
-        let refused = salvage(&path, "test", None, 0).unwrap_err();
+        let refused = salvage(&path, "test", Known::Log(None), 0).unwrap_err();
         assert!(matches!(&refused, Fault::Other(text) if text.contains("locked")), "{refused:?}");
         file.close().unwrap();
         let loops = dir.path().join("loop.db");
         std::os::unix::fs::symlink(&loops, &loops).unwrap();
-        let refused = salvage(&loops, "test", None, 0).unwrap_err();
+        let refused = salvage(&loops, "test", Known::Log(None), 0).unwrap_err();
         assert!(matches!(&refused, Fault::Other(text) if text.contains("cannot be read")), "{refused:?}");
         let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let kept = names.filter(|name| name.to_str().unwrap().contains("damaged")).count();

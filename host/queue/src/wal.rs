@@ -4,12 +4,17 @@
 //! for the torn end of a crash, and it hides damage in the middle. The two can be told apart: behind the torn end nothing of
 //! the same generation follows but the rest of one transaction, behind damage further commits do. Format: "Database File
 //! Format", section 4, of the SQLite documentation.
+//!
+//! Of a damaged log the newest ledger is searched ([`last_head`]): it stands in a page of its own with a checksum of its own,
+//! so it can be believed whatever is around it, and it says how many records the lost transactions brought.
 
 use std::{
     fs::File,
     io::{self, BufReader, Read},
     path::Path,
 };
+
+use crate::head::Head;
 
 /// Bytes of the head of a log, and of a frame.
 const HEAD: usize = 32;
@@ -36,6 +41,56 @@ pub(crate) fn look(path: &Path) -> io::Result<Log> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Log::Sound),
         Err(error) => Err(error),
     }
+}
+
+/// The newest head that a complete transaction of the log at `path` wrote, also behind damage.
+pub(crate) fn last_head(path: &Path) -> io::Result<Option<Head>> {
+    match File::open(path) {
+        Ok(file) => newest_head(BufReader::new(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn newest_head(mut log: impl Read) -> io::Result<Option<Head>> {
+    let (mut newest, mut written): (Option<Head>, Option<Head>) = (None, None);
+    let (mut head, mut frame, mut page) = ([0; HEAD], [0; FRAME], vec![0; crate::database::PAGE]);
+    let _ = fill(&mut log, &mut head)?;
+    while fill(&mut log, &mut frame)? && fill(&mut log, &mut page)? {
+        written = head_in(&page).or(written);
+        if word(&frame, 4, true) != 0 {
+            newest = [newest, written.take()].into_iter().flatten().max_by_key(|head| head.turn);
+        }
+    }
+    Ok(newest)
+}
+
+/// The head in the only row of a leaf page ("Database File Format", sections 1.6 and 2.1). One too long for a page is not
+/// found.
+fn head_in(page: &[u8]) -> Option<Head> {
+    const TABLE_LEAF: u8 = 13;
+    let pair = |at: usize| Some(u16::from_be_bytes(*page.get(at..)?.first_chunk::<2>()?));
+    if *page.first()? != TABLE_LEAF || pair(3)? != 1 {
+        return None;
+    }
+    let cell = page.get(usize::from(pair(8)?)..)?;
+    let (length, cell) = varint(cell)?;
+    let (_key, cell) = varint(cell)?;
+    let record = cell.get(..usize::try_from(length).ok()?)?;
+    let (types, _) = varint(record)?;
+    Head::read(record.get(usize::try_from(types).ok()?..)?)
+}
+
+/// A number of SQLite: seven bits a byte, the highest first, nine bytes at most. What is behind it comes back too.
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut number = 0_u64;
+    for (at, byte) in bytes.iter().enumerate().take(8) {
+        number = number << 7 | u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            return Some((number, bytes.get(at + 1..)?));
+        }
+    }
+    None
 }
 
 fn read(mut log: impl Read) -> io::Result<Log> {

@@ -91,7 +91,10 @@ fn limited_child() {
             file.commit(&rows(made, 0)).err().map(|refused| (next, refused))
         })
         .unwrap();
-    assert!(!refused.full && refused.text.contains("write-ahead log cannot be worked into it"), "{refused:?}");
+    assert!(
+        !refused.full && refused.text.contains("write-ahead log cannot be worked into it"),
+        "{refused:?}"
+    );
     let log = fs::metadata(path.with_extension("db-wal")).unwrap().len();
     assert!(log < 4 << 20, "the log grew to {log} bytes");
     // What the far side confirms is taken all the same.

@@ -179,6 +179,34 @@ fn a_damaged_log_is_told() {
     }
 }
 
+/// The ledger stands behind the damage too: what the lost transactions brought is counted, once.
+#[test]
+fn records_lost_with_a_damaged_log_are_counted() {
+    let place = Place::new();
+    let (mut file, _) = place.open();
+    for number in 0..20 {
+        commit(&mut file, &rows(vec![row(number * 10 + 1..=number * 10 + 10, 0)], 0));
+    }
+    let before = commit(&mut file, &ends(vec![settled(1, 5, End::Delivered)])).ledger;
+    let place = crate::crash::copy(&place);
+    drop(file);
+    let log = format!("{}-wal", place.path().display());
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[40_000] ^= 0x10;
+    fs::write(&log, bytes).unwrap();
+    // Opened, and before anything else happens the power goes.
+    for _ in 0..3 {
+        let (file, recovered) = place.open();
+        let ledger = &recovered.ledger;
+        assert_eq!(ledger.accepted, before.accepted, "{recovered:?}");
+        assert_eq!(ledger.dropped[busbar_queue::DAMAGED], 200 - ledger.pending, "{recovered:?}");
+        assert!(ledger.pending < 200 && ledger.delivered == 0);
+        let place = crate::crash::copy(&place);
+        assert_eq!(place.open().1.ledger, *ledger, "once");
+        drop(file);
+    }
+}
+
 #[test]
 fn a_foreign_log_is_not_believed() {
     let place = Place::new();
