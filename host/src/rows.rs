@@ -90,7 +90,18 @@ fn value_row(
 /// Devices in the order of the configuration.
 #[must_use]
 pub fn devices(core: &Core) -> Vec<Json> {
-    core.devices().iter().map(device).collect()
+    let row = |view: &DeviceView<'_>| with_lost_state(core, &format!("device/{}", view.name), device(view));
+    core.devices().iter().map(row).collect()
+}
+
+/// `"state_lost": {KEY: REASON}` where stored state of the plugin could not be read.
+fn with_lost_state(core: &Core, owner: &str, mut row: Json) -> Json {
+    let lost: Map<String, Json> =
+        core.lost_state(owner).map(|(key, reason)| (key.to_owned(), json!(reason))).collect();
+    if let (false, Some(row)) = (lost.is_empty(), row.as_object_mut()) {
+        row.insert("state_lost".into(), Json::Object(lost));
+    }
+    row
 }
 
 fn device(view: &DeviceView<'_>) -> Json {
@@ -226,7 +237,11 @@ pub fn parked(parked: &Parked) -> Json {
 #[must_use]
 pub fn sinks(core: &Core) -> Vec<Json> {
     let configured = |name: &str| core.site().sinks.iter().find(|sink| sink.name == name);
-    core.sinks().iter().map(|view| sink(view, configured(view.name).map(|sink| &sink.queue))).collect()
+    let row = |view: &SinkView<'_>| {
+        let row = sink(view, configured(view.name).map(|sink| &sink.queue));
+        with_lost_state(core, &format!("sink/{}", view.name), row)
+    };
+    core.sinks().iter().map(row).collect()
 }
 
 fn sink(view: &SinkView<'_>, queue: Option<&Queue>) -> Json {

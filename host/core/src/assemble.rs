@@ -73,6 +73,8 @@ impl Core {
             answers: BTreeMap::new(),
             fetches: BTreeMap::new(),
             stores: BTreeMap::new(),
+            lost_state: BTreeMap::new(),
+            lost_state_total: 0,
             commits: BTreeMap::new(),
             next_commit: 1,
             dirty_endpoints: Vec::new(),

@@ -174,7 +174,7 @@ impl Sink {
             self.nothing_to_read();
         } else if !self.queue.is_whole()
             && all
-            && journal.failures > 0
+            && (journal.failures > 0 || journal.silent.is_some())
             && let Some(number) = self.queue.poll_from(self.limits.window.max(1))
             && number > self.queue.reach()
         {
@@ -352,6 +352,7 @@ impl Core {
             return;
         };
         journal.loading = Some(loading);
+        journal.loading_ns = now_ns;
         self.out.push(Output::JournalLoad {
             sink: sink.number() as usize,
             from: loading.from,
@@ -362,6 +363,7 @@ impl Core {
 
     pub(crate) fn journal_loaded(&mut self, sink: usize, result: Result<Loaded, String>) {
         let Some(sink) = self.sinks.at(sink) else { return };
+        self.disk_answered(sink);
         let loading = self.sinks[sink].journal.as_mut().and_then(|journal| journal.loading.take());
         let Some(loading) = loading else {
             self.oddities.unexpected += 1;

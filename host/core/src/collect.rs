@@ -289,6 +289,12 @@ impl Core {
             ));
         }
         all.push(counter(
+            "busbar_state_lost_total",
+            "Questions for stored state of a device or sink that could not be answered: damaged or lost.",
+            Vec::new(),
+            self.lost_state_total,
+        ));
+        all.push(counter(
             "busbar_config_version",
             "Configurations applied since the start, the first included.",
             Vec::new(),

@@ -9,6 +9,8 @@
 //! a number never comes back with another record, whatever crashes. Until the file is open records wait; if it cannot be
 //! opened they are delivered from memory under numbers of their own, and get their place in the file when it can.
 
+use busbar_contract::value::rfc3339;
+
 use crate::{
     Core, Output,
     arena::{Id, SinkId},
@@ -33,6 +35,8 @@ const PATIENCE_NS: u64 = 10 * SECOND;
 /// Pauses after a transaction that failed: the first, the longest.
 const PAUSE_NS: u64 = 100 * MS;
 const MAX_PAUSE_NS: u64 = 5 * SECOND;
+/// A disk that answers nothing for so long does not answer. Longer than any sync that ends.
+const SILENT_NS: u64 = 10 * SECOND;
 /// While something waits in the file it hears of the time that passes.
 const IDLE_NS: u64 = 10 * SECOND;
 /// The last transactions of a removed sink may take so long, its stop included.
@@ -82,6 +86,7 @@ impl Core {
         }
         if let Some(journal) = &mut self.sinks[sink].journal {
             journal.phase = Phase::Opening;
+            journal.opening_ns = self.now.mono_ns;
             journal.wake_ns = self.now.mono_ns + PATIENCE_NS;
             self.out.push(Output::JournalOpen { sink: sink.number() as usize });
         }
@@ -94,6 +99,7 @@ impl Core {
             self.oddities.unexpected += 1;
             return;
         }
+        self.disk_answered(sink);
         match result {
             Ok(recovered) => self.journal_is_open(sink, &recovered),
             Err(text) => self.journal_not_opened(sink, text),
@@ -181,6 +187,7 @@ impl Core {
 
     pub(crate) fn journaled(&mut self, sink: usize, number: u64, result: Result<Committed, NotCommitted>) {
         let Some(sink) = self.sinks.at(sink) else { return };
+        self.disk_answered(sink);
         let known = match result {
             Ok(committed) => self.sinks[sink].take_commit(number, committed, self.now.mono_ns),
             Err(error) => self.not_committed(sink, number, &error),
@@ -242,6 +249,37 @@ impl Core {
         }
     }
 
+    /// Once a second: a write, a sync or a read that does not return is a state, not a wait. Records go on from memory within
+    /// its bounds; what does not fit is dropped and counted as `disk_slow`.
+    pub(crate) fn watch_disk(&mut self, sink: SinkId) {
+        let now = self.now;
+        let Some(journal) = self.sinks[sink].journal.as_mut().filter(|journal| journal.silent.is_none())
+        else {
+            return;
+        };
+        let Some(since_ns) = journal.waits_since().filter(|since_ns| now.mono_ns >= since_ns + SILENT_NS)
+        else {
+            return;
+        };
+        let ago_ns = i64::try_from(now.mono_ns - since_ns).unwrap_or(i64::MAX);
+        let since = rfc3339(now.wall_ns.saturating_sub(ago_ns));
+        let text = format!("the disk does not answer since {since}; records wait in memory only");
+        journal.silent = Some((since_ns, text.clone()));
+        self.queue_log_as(sink, LogLevel::Error, "queue silent", &text);
+        // What waits behind the file goes out from memory where nothing is before it.
+        self.mark_sink(sink);
+    }
+
+    /// Something came back from the disk.
+    pub(crate) fn disk_answered(&mut self, sink: SinkId) {
+        let silent = self.sinks[sink].journal.as_mut().and_then(|journal| journal.silent.take());
+        if let Some((since_ns, _)) = silent {
+            let seconds = self.now.mono_ns.saturating_sub(since_ns) / SECOND;
+            let text = format!("the disk answers again, after {seconds} s");
+            self.queue_log_as(sink, LogLevel::Warn, "queue answers", &text);
+        }
+    }
+
     fn has_predecessor(&self, sink: SinkId) -> bool {
         let name = |id: SinkId| self.site.sinks.get(id.number() as usize).map(|config| config.name.as_str());
         self.sinks.iter().any(|(other, state)| {
@@ -291,9 +329,10 @@ impl Core {
         let now_ns = self.now.mono_ns;
         if self.journals_until_ns.is_none() {
             self.journals_until_ns = Some(self.timers.arm(now_ns + LAST_NS, Timer::Drain));
-            self.say_what_is_lost(|journal| journal.phase == Phase::Closed);
+            self.say_what_is_lost(|journal| journal.phase == Phase::Closed || journal.silent.is_some());
         } else if self.journals_until_ns.is_some_and(|until_ns| now_ns >= until_ns) {
-            return self.say_what_is_lost(|journal| journal.phase != Phase::Closed);
+            return self
+                .say_what_is_lost(|journal| journal.phase != Phase::Closed && journal.silent.is_none());
         }
         for sink in self.sinks.ids() {
             let due = self.sinks[sink].journal.as_ref().is_some_and(|journal| {
@@ -326,8 +365,9 @@ impl Core {
 
     /// Everything that can be on disk is.
     pub(crate) fn journals_are_settled(&self) -> bool {
-        let settled =
-            self.sinks.values().all(|sink| sink.journal.as_ref().is_none_or(|journal| journal.is_settled()));
+        // A disk that did not answer before holds up nobody's stop.
+        let done = |journal: &Journal| journal.is_settled() || journal.silent.is_some();
+        let settled = self.sinks.values().all(|sink| sink.journal.as_deref().is_none_or(done));
         settled || self.journals_until_ns.is_some_and(|until_ns| self.now.mono_ns >= until_ns)
     }
 }

@@ -406,20 +406,22 @@ pub(crate) struct Fetch {
 }
 
 /// Who waits for the durable store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StoreWait {
     Put {
         instance: u64,
         request: u64,
+        /// Owner and key.
+        place: (String, String),
     },
     Get {
         instance: u64,
         request: u64,
+        /// Owner and key.
+        place: (String, String),
     },
     /// The operator's switches; `id` waits for the answer.
-    Switches {
-        id: Option<u64>,
-    },
+    Switches { id: Option<u64> },
 }
 
 /// A batch pushed with a token.

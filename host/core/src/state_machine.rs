@@ -87,6 +87,9 @@ pub struct Core {
     pub(crate) unlocking: Option<u64>,
     pub(crate) fetches: BTreeMap<u64, Fetch>,
     pub(crate) stores: BTreeMap<u64, StoreWait>,
+    /// Stored state that could not be read, by owner and key, with the reason; and how often that was so.
+    pub(crate) lost_state: BTreeMap<(String, String), String>,
+    pub(crate) lost_state_total: u64,
     pub(crate) commits: BTreeMap<u32, Commit>,
     pub(crate) next_commit: u32,
 

@@ -200,6 +200,7 @@ impl Core {
         for sink in self.sink_order.clone() {
             self.expire(sink);
             self.tend_idle(sink);
+            self.watch_disk(sink);
             self.slow_sink_points(sink);
             self.settle_leaving(sink);
         }

@@ -175,7 +175,7 @@ impl Core {
                 points: sink.live().count(),
                 ledger: self.ledger(id),
                 unwritten: sink.journal.as_ref().map_or(0, |journal| journal.unwritten()),
-                queue_reason: sink.journal.as_ref().map_or("", |journal| journal.reason.as_str()),
+                queue_reason: sink.journal.as_ref().map_or("", |journal| journal.trouble()),
                 pending_bytes: sink.pending_bytes(),
                 oldest_age_ns: sink.oldest_age_ns(self.now.mono_ns),
                 overflow: sink.overflow,
@@ -218,8 +218,8 @@ impl Core {
         self.site.devices.get(usize::try_from(number).ok()?).map(|device| device.name.as_str())
     }
 
-    /// Every plugin is loaded or failed with a reason; `strict`: every plugin runs and every device and sink can. The
-    /// error names the first that is not.
+    /// Every plugin is loaded or failed with a reason, and so is every queue on disk; `strict`: every plugin runs, every
+    /// device and sink can, and every queue is on disk. The error names the first that is not.
     pub fn ready(&self, strict: bool) -> Result<(), String> {
         for plugin in self.plugins() {
             match plugin.state {
@@ -228,6 +228,17 @@ impl Core {
                     return Err(format!("plugin {}: {}", plugin.name, plugin.reason));
                 }
                 _ => {}
+            }
+        }
+        for sink in &self.sink_order {
+            let Some(journal) = &self.sinks[*sink].journal else { continue };
+            let trouble = journal.trouble();
+            if !journal.is_ready() || (strict && !trouble.is_empty()) {
+                let config = self.site.sinks.get(sink.number() as usize);
+                let name = config.map_or("", |config| config.name.as_str());
+                let why =
+                    if trouble.is_empty() { "its first transaction is not on disk yet" } else { trouble };
+                return Err(format!("queue of sink {name}: {why}"));
             }
         }
         if strict {

@@ -212,7 +212,7 @@ impl State {
             None => Err(Fault::Damaged("an earlier salvage was not finished".to_owned())),
         };
         let done = match done {
-            Err(Fault::Damaged(why)) => self.mend(&why).and_then(|connection| work(connection)),
+            Err(Fault::Damaged(why)) => self.mend(&why).and_then(work),
             done => done,
         };
         done.map_err(|fault| failed(&self.path, &fault))

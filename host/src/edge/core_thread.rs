@@ -383,8 +383,12 @@ impl CoreThread {
         for name in self.plugins.shutdown() {
             tracing::warn!(plugin = name, "its runtime did not end in time and is left behind");
         }
-        self.journals.finish();
-        self.disk.finish();
+        for sink in self.journals.finish() {
+            tracing::error!(sink, "its queue's file was not closed in order: the disk does not answer");
+        }
+        if !self.disk.finish() {
+            tracing::error!("audit log and stored state were not closed in order: the disk does not answer");
+        }
     }
 }
 

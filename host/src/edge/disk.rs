@@ -4,14 +4,18 @@
 //! an outcome too (commands are then refused, state puts fail), so a hanging disk stops neither acquisition nor sinks.
 //! Audit lines that wait together are written and synced together.
 
-use std::{path::Path, thread::JoinHandle};
+use std::{path::Path, thread::JoinHandle, time::Instant};
 
 use busbar_core::{Input, output::StoreAction};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
-use super::{audit::AuditLog, store::Store};
+use super::{
+    audit::AuditLog,
+    journal::{CLOSE_TIME, joined_until},
+    store::Store,
+};
 
 /// Jobs waiting for the disk.
 const QUEUED_JOBS: usize = 1024;
@@ -70,12 +74,10 @@ impl Disk {
         }
     }
 
-    /// Waits until every queued job is done.
-    pub(crate) fn finish(mut self) {
+    /// Waits until every queued job is done, for a bounded time; false when the disk does not answer.
+    pub(crate) fn finish(mut self) -> bool {
         self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.thread.take().is_none_or(|thread| joined_until(thread, Instant::now() + CLOSE_TIME))
     }
 }
 
@@ -192,7 +194,7 @@ mod tests {
         .unwrap();
         let refused = (1..).find_map(|audit| disk.submit(Job::Audit { audit, line: json!({}) }));
         assert!(matches!(refused, Some(Input::Audited { error, .. }) if error.contains("queue is full")));
+        assert!(!disk.finish(), "left behind, and nobody waits for ever");
         drop(gate);
-        disk.finish();
     }
 }

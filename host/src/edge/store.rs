@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use busbar_queue::{Mended, State};
+use busbar_queue::{Found, Mended, State};
 
 /// First bytes of an entry of earlier versions.
 const MAGIC: &str = "busbar-state-1";
@@ -22,6 +22,7 @@ pub(crate) struct Store {
     path: PathBuf,
     old: PathBuf,
     state: Option<State>,
+    /// Damaged entries of an earlier version were not taken over. (What the file itself lost it remembers by itself.)
     lost: bool,
 }
 
@@ -34,27 +35,58 @@ impl Store {
 
     /// Stores `value` under `owner` and `key`.
     pub(crate) fn put(&mut self, owner: &str, key: &str, value: &[u8]) -> Result<(), String> {
-        self.open()?.put(owner, key, value)
+        let put = self.open()?.put(owner, key, value);
+        self.tell();
+        put
     }
 
-    /// Reads an entry.
+    /// Reads an entry. One that is not there although it may have been is an error: only what was never stored is `None`.
     pub(crate) fn get(&mut self, owner: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
-        if self.is_absent() { Ok(None) } else { self.open()?.get(owner, key) }
+        if self.is_absent() {
+            return Ok(None);
+        }
+        let found = self.open()?.get(owner, key);
+        self.tell();
+        match found? {
+            Found::Value(value) => Ok(Some(value)),
+            Found::Never if self.lost => {
+                Err("may have been lost with damaged entries of an earlier version".to_owned())
+            }
+            Found::Never => Ok(None),
+            Found::Lost(why) => Err(format!("may have been lost with an earlier damage: {why}")),
+        }
     }
 
     /// Removes an entry; a missing one is no error.
     pub(crate) fn delete(&mut self, owner: &str, key: &str) -> Result<(), String> {
-        if self.is_absent() { Ok(()) } else { self.open()?.delete(owner, key) }
+        if self.is_absent() {
+            return Ok(());
+        }
+        let deleted = self.open()?.delete(owner, key);
+        self.tell();
+        deleted
     }
 
     /// Removes everything of `owner`; gives back how many entries there were.
     pub(crate) fn clear(&mut self, owner: &str) -> Result<usize, String> {
-        if self.is_absent() { Ok(0) } else { self.open()?.clear(owner) }
+        if self.is_absent() {
+            return Ok(0);
+        }
+        let cleared = self.open()?.clear(owner);
+        self.tell();
+        cleared
+    }
+
+    /// What a salvage while the file was in use has to say.
+    fn tell(&mut self) {
+        for mended in self.state.iter_mut().flat_map(State::take_mended) {
+            tracing::error!("{}", mended.note);
+        }
     }
 
     /// Damage was found: an entry that is not there may be lost.
-    pub(crate) const fn has_lost(&self) -> bool {
-        self.lost
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost || self.state.as_ref().is_some_and(|state| state.lost().is_some())
     }
 
     /// Closes the file in order.
@@ -74,9 +106,8 @@ impl Store {
             Some(state) => state,
             None => {
                 let (mut state, mended) = State::open(&self.path)?;
-                for Mended { note, lost } in mended {
+                for Mended { note, .. } in mended {
                     tracing::error!("{note}");
-                    self.lost |= lost;
                 }
                 self.import(&mut state)?;
                 state
@@ -103,7 +134,7 @@ impl Store {
             }
             match read_old(&path).map_err(failed)? {
                 Some((owner, key, value)) => {
-                    if state.get(&owner, &key)?.is_none() {
+                    if !matches!(state.get(&owner, &key)?, Found::Value(_)) {
                         state.put(&owner, &key, &value)?;
                     }
                     taken += 1;
@@ -213,12 +244,16 @@ mod tests {
         }
         fs::write(old.join("host%2fswitches"), &good[..20]).unwrap();
         let mut store = Store::new(dir.path());
-        assert_eq!(store.get("host", "switches"), Ok(None));
+        assert!(store.get("host", "switches").unwrap_err().contains("may have been lost"));
         assert!(store.has_lost());
         store.close();
         fs::write(dir.path().join("state.db"), vec![7; 9000]).unwrap();
-        let mut store = Store::new(dir.path());
-        assert_eq!(store.get("host", "switches"), Ok(None));
-        assert!(store.has_lost());
+        // In this run and the next.
+        for _ in 0..2 {
+            let mut store = Store::new(dir.path());
+            assert!(store.get("device/m", "watermark").unwrap_err().contains("may have been lost"));
+            assert!(store.has_lost());
+            store.close();
+        }
     }
 }

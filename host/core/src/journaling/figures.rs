@@ -4,9 +4,10 @@ use super::Journal;
 use crate::journal::Ledger;
 
 impl Journal {
-    /// What is on disk; before there is a file, what is in memory.
+    /// What is on disk; before there is a file, and while the disk does not answer, what is in memory too: what is given up
+    /// meanwhile must be seen.
     pub(crate) fn ledger(&self) -> Ledger {
-        if self.is_open() { self.ledger.clone() } else { self.live_ledger() }
+        if self.is_open() && self.silent.is_none() { self.ledger.clone() } else { self.live_ledger() }
     }
 
     /// What is on disk and what is on its way there.

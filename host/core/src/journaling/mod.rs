@@ -108,6 +108,11 @@ pub(crate) struct Journal {
     pub(crate) dictionary: BTreeMap<u32, Known>,
     reasons: BTreeSet<String>,
     pub(crate) loading: Option<Loading>,
+    /// When the opening, and the reading under way, were asked for.
+    pub(crate) opening_ns: u64,
+    pub(crate) loading_ns: u64,
+    /// The disk does not answer: since when (monotonic), and that in words.
+    pub(crate) silent: Option<(u64, String)>,
     pub(crate) load_at_ns: u64,
     pub(crate) load_failures: u32,
     /// Devices of which records from this number on are only in the file, because the far side holds them up.
@@ -153,6 +158,9 @@ impl Journal {
             dictionary: BTreeMap::new(),
             reasons: BTreeSet::new(),
             loading: None,
+            opening_ns: 0,
+            loading_ns: 0,
+            silent: None,
             load_at_ns: 0,
             load_failures: 0,
             aside: BTreeMap::new(),
@@ -261,7 +269,20 @@ impl Journal {
 
     /// Why new records cannot be kept.
     pub(crate) const fn why_not_written(&self) -> Drop {
-        if self.full { Drop::DiskFull } else { Drop::DiskSlow }
+        if self.full && self.silent.is_none() { Drop::DiskFull } else { Drop::DiskSlow }
+    }
+
+    /// Since when the oldest question waits for the disk.
+    pub(crate) fn waits_since(&self) -> Option<u64> {
+        let opening = matches!(self.phase, Phase::Opening).then_some(self.opening_ns);
+        let writing = self.offered.as_ref().map(|_| self.offered_ns);
+        let reading = self.loading.map(|_| self.loading_ns);
+        [opening, writing, reading].into_iter().flatten().min()
+    }
+
+    /// What an operator must know of the file; empty: all is well.
+    pub(crate) fn trouble(&self) -> &str {
+        self.silent.as_ref().map_or(self.reason.as_str(), |(_, text)| text)
     }
 
     /// There is something that must be on disk soon.

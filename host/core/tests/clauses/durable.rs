@@ -476,6 +476,131 @@ fn a_point_whose_unit_becomes_known_is_introduced_again() {
     assert_eq!(units, ["A"], "its first name was told before");
 }
 
+/// A write or a sync that never returns: a clear state, delivery goes on, memory is bounded, what does not fit is counted,
+/// and the stop is not held up.
+#[test]
+fn a_disk_that_does_not_answer_is_a_state_and_stops_nothing() {
+    let queue = Queue { window: 10, in_flight: 5, flush_records: 1, ..Queue::default() };
+    let mut desk = Desk::running(plant(1, queue));
+    let before = desk.ledger();
+    desk.measure(&[0]);
+    let hang = |desk: &mut Desk, ms: u64| (0..ms / 20).for_each(|_| desk.bench.pass(20));
+    hang(&mut desk, 9_000);
+    assert_eq!(desk.reason(), "", "some syncs take long");
+    hang(&mut desk, 3_000);
+    assert!(desk.reason().starts_with("the disk does not answer since 20"), "{}", desk.reason());
+    let said = |desk: &Desk, text: &str| {
+        let lines = desk.bench.out.iter();
+        lines.filter(|output| matches!(output, Output::Log(line) if line.message.contains(text))).count()
+    };
+    assert_eq!(said(&desk, "does not answer"), 1);
+    assert!(desk.bench.core.ready(true).unwrap_err().contains("does not answer"));
+    // Delivery and confirmation go on from memory.
+    desk.confirm(Verdict::Delivered);
+    for _ in 0..5 {
+        desk.measure(&[0]);
+        hang(&mut desk, 40);
+        assert_eq!(desk.deliveries().len(), 1);
+        desk.confirm(Verdict::Delivered);
+    }
+    // The far side is gone too: memory fills, what does not fit is dropped and seen.
+    desk.down();
+    for _ in 0..100 {
+        desk.measure(&[0]);
+        hang(&mut desk, 20);
+    }
+    let ledger = desk.ledger();
+    assert!(ledger.is_balanced(), "{ledger:?}");
+    let slow = ledger.dropped["disk_slow"];
+    assert!(slow >= 50, "{ledger:?}");
+    assert_eq!(ledger.accepted - before.accepted, 106);
+    assert_eq!(ledger.pending + slow, 100);
+    // It answers again: everything in memory gets its row.
+    desk.pass(1_000);
+    assert_eq!(desk.reason(), "");
+    assert_eq!(said(&desk, "answers again, after"), 1);
+    let ledger = desk.ledger();
+    assert_eq!((ledger.pending, ledger.dropped["disk_slow"]), (100 - slow, slow));
+    assert_eq!(desk.file.ledger(), &ledger);
+}
+
+#[test]
+fn a_silent_disk_does_not_hold_up_the_stop() {
+    let mut desk = Desk::running(plant(1, Queue::default()));
+    desk.down();
+    desk.measure(&[0]);
+    (0..600).for_each(|_| desk.bench.pass(20));
+    desk.bench.step(Input::Shutdown);
+    desk.bench.event(0, 1, 0, Event::Stopped);
+    desk.bench.pass(20);
+    desk.bench.event(1, desk.sink, 0, Event::Stopped);
+    desk.bench.pass(20);
+    let said =
+        |output: &Output| matches!(output, Output::Log(line) if line.message.contains("lost with this stop"));
+    assert!(desk.bench.out.iter().any(said));
+    assert!(desk.bench.core.is_stopped());
+}
+
+#[test]
+fn it_is_ready_when_the_queue_files_are_open_or_it_is_known_why_not() {
+    let mut desk = Desk::new(plant(1, Queue::default()));
+    desk.bench.bring_up();
+    desk.bench.pass(100);
+    let refused = desk.bench.core.ready(false).unwrap_err();
+    assert!(refused.starts_with("queue of sink s: "), "{refused}");
+    desk.serve();
+    assert_eq!(desk.bench.core.ready(false), Ok(()));
+    let mut desk = Desk::new(plant(1, Queue::default()));
+    desk.bench.bring_up();
+    desk.bench.pass(20);
+    desk.bench.step(Input::JournalOpened { sink: 0, result: Err("permission denied".into()) });
+    assert_eq!(desk.bench.core.ready(false), Ok(()));
+    assert!(desk.bench.core.ready(true).unwrap_err().contains("permission denied"));
+}
+
+/// "Never stored" is never the silent answer to a question whose answer was lost.
+#[test]
+fn stored_state_that_is_lost_is_told() {
+    use busbar_contract::event::StateEntry;
+    use busbar_core::output::StoreAction;
+    let mut desk = Desk::running(plant(1, Queue::default()));
+    let entry = |value: Option<&str>| StateEntry {
+        device: Some(0),
+        key: "watermark".into(),
+        value: value.map(Into::into),
+    };
+    let asked = |desk: &mut Desk| {
+        let found = desk.bench.take().into_iter().find_map(|output| match output {
+            Output::Store { store, action, .. } => Some((store, action)),
+            _ => None,
+        });
+        found.unwrap()
+    };
+    desk.bench.event(0, 1, 7, Event::StateGet(entry(None)));
+    let (store, action) = asked(&mut desk);
+    assert_eq!(action, StoreAction::Get);
+    desk.bench.step(Input::Stored { store, result: Err("may have been lost: damaged page".into()) });
+    let lines = desk.bench.out.iter().filter_map(|output| match output {
+        Output::Log(line) => Some(line.message.as_str()),
+        _ => None,
+    });
+    assert!(lines.clone().any(|line| line.contains("watermark") && line.contains("damaged page")));
+    let name = desk.bench.core.devices()[0].name.to_owned();
+    let owner = format!("device/{name}");
+    assert_eq!(
+        desk.bench.core.lost_state(&owner).collect::<Vec<_>>(),
+        [("watermark", "may have been lost: damaged page")]
+    );
+    let metrics = desk.bench.core.metrics();
+    let counted = metrics.iter().find(|metric| metric.name == "busbar_state_lost_total").unwrap();
+    assert_eq!(counted.value, busbar_core::metrics::MetricValue::Counter(1.0));
+    // Stored anew: nothing is missing any more.
+    desk.bench.event(0, 1, 8, Event::StatePut(entry(Some("00"))));
+    let (store, _) = asked(&mut desk);
+    desk.bench.step(Input::Stored { store, result: Ok(None) });
+    assert_eq!(desk.bench.core.lost_state(&owner).count(), 0);
+}
+
 #[test]
 fn an_orderly_stop_waits_for_the_last_transaction_and_not_for_ever() {
     for disk_hangs in [false, true] {

@@ -186,6 +186,33 @@ fn a_file_damaged_again_and_again_keeps_the_first_and_the_newest_copy() {
     assert_eq!(kept, ["ems.db.damaged-1", "ems.db.damaged-2"]);
 }
 
+/// What README promises about room: see there.
+#[test]
+fn disk_use_stays_within_what_is_promised() {
+    const MAX: u64 = 4 << 20;
+    const BESIDE: u64 = 16 << 20;
+    let mut place = Place::new();
+    place.options.limits.max_bytes = MAX;
+    let used = |place: &Place| {
+        let size = |name: &String| fs::metadata(place.path().with_file_name(name)).unwrap().len();
+        place.files().iter().map(size).sum::<u64>()
+    };
+    for life in 1..=4_u64 {
+        let (mut file, recovered) = place.open();
+        let mut next = recovered.next;
+        let mut full = false;
+        while !full || next % 64_000 != 0 {
+            commit(&mut file, &rows(vec![row(next..next + 500, 0), row(next + 500..next + 1_000, 0)], 0));
+            next = (next + 1_000) / 1_000 * 1_000;
+            full = full || file.ledger().dropped.contains_key(busbar_queue::OVERFLOW);
+            assert!(used(&place) <= MAX * 115 / 100 * life.min(3) + BESIDE, "life {life}: {}", used(&place));
+        }
+        file.close().unwrap();
+        let page = fs::metadata(place.path()).unwrap().len() as usize / PAGE / 2;
+        edit(&place, |bytes| bytes[page * PAGE..(page + 1) * PAGE].fill(0xa5));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20, ..ProptestConfig::with_cases(cases(40)) })]
     #[test]

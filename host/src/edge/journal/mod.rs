@@ -19,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use busbar_core::{
@@ -34,6 +35,8 @@ use super::clock::Clock;
 
 /// Jobs waiting for one writer: the core's three, and operators' questions.
 const QUEUED_JOBS: usize = 16;
+/// Longest wait for files to close at the stop.
+pub(crate) const CLOSE_TIME: Duration = Duration::from_secs(3);
 /// Directory of the files within `data_dir`.
 const DIR: &str = "queue";
 
@@ -183,14 +186,30 @@ impl Journals {
         Ok(Writer { jobs, thread })
     }
 
-    /// Waits until every job is done and every file is closed.
-    pub(crate) fn finish(&self) {
+    /// Waits until every job is done and every file is closed, for at most [`CLOSE_TIME`]: a disk that does not answer holds
+    /// up no stop. Gives back the sinks whose files were left as they are; what was not answered may or may not be in them.
+    pub(crate) fn finish(&self) -> Vec<String> {
         let writers = std::mem::take(&mut *self.writers.lock().unwrap_or_else(PoisonError::into_inner));
-        for (_, Writer { jobs, thread }) in writers {
-            drop(jobs);
-            let _ = thread.join();
-        }
+        let threads: Vec<(String, JoinHandle<()>)> =
+            writers.into_iter().map(|(name, writer)| (name, writer.thread)).collect();
+        let until = Instant::now() + CLOSE_TIME;
+        threads
+            .into_iter()
+            .filter_map(|(name, thread)| (!joined_until(thread, until)).then_some(name))
+            .collect()
     }
+}
+
+/// Waits for the end of a thread; false when it has not ended by then and is left behind.
+pub(crate) fn joined_until(thread: JoinHandle<()>, until: Instant) -> bool {
+    let (ended, end) = bounded(1);
+    // A join has no time limit: a helper does it, and ends with the process when the thread does not.
+    let joined = move || {
+        let _ = thread.join();
+        let _ = ended.send(());
+    };
+    let helper = std::thread::Builder::new().name("busbar-join".into()).spawn(joined);
+    helper.is_ok() && end.recv_deadline(until).is_ok()
 }
 
 fn file_of(dir: &Path, name: &str) -> PathBuf {

@@ -112,8 +112,11 @@ fn a_slow_disk_never_makes_the_core_wait() {
     assert!(
         matches!(refused, Some(Input::Journaled { result: Err(why), .. }) if why.text.contains("too slow"))
     );
+    // The stop does not wait for it.
+    let begun = std::time::Instant::now();
+    assert_eq!(files.journals.finish(), ["ems"]);
+    assert!(begun.elapsed() < 20 * CLOSE_TIME);
     drop(gate);
-    files.journals.finish();
 }
 
 #[test]
