@@ -11,7 +11,7 @@ use busbar_queue::Parked;
 use serde_json::{Map, Value as Json, json};
 
 use crate::edge::{
-    PluginFacts,
+    Left, PluginFacts,
     upgrade::{
         Board, Versions,
         active::{self, Failed},
@@ -267,6 +267,26 @@ fn sink(view: &SinkView<'_>, queue: Option<&Queue>) -> Json {
         "unwritten": view.unwritten,
         "queue": view.queue_reason,
         "queue_settings": queue.map(queue_settings),
+    })
+}
+
+/// A queue file that no sink owns, in the form of a sink.
+pub(crate) fn left_queue(left: &Left) -> Json {
+    let (ledger, bytes) = left.holds.clone().unwrap_or_default();
+    json!({
+        "name": left.name,
+        "configured": false,
+        "connected": false,
+        "reason": left.advice(),
+        "accepted": ledger.accepted,
+        "delivered": ledger.delivered,
+        "pending": ledger.pending,
+        "parked": ledger.parked,
+        "dropped": ledger.dropped,
+        "pending_bytes": bytes,
+        "queue": "",
+        "queue_settings": { "on_disk": true },
+        "file": left.path.display().to_string(),
     })
 }
 

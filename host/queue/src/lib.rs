@@ -38,6 +38,7 @@ mod wal;
 pub use clock::Now;
 pub use draft::Limits;
 pub use file::{File, NotOpened, Options};
+pub use open::look;
 pub use parked::{DISCARDED, Parked};
 pub use state::{Found, MAX_KEY, MAX_TOTAL, MAX_VALUE, Mended, State};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use busbar_core::model::Sync;
+use busbar_core::{journal::Ledger, model::Sync};
 use rusqlite::Connection;
 
 use crate::{
@@ -64,6 +64,21 @@ pub(crate) fn connect(
         Err(fault) => return Err(fault),
     }
     whole(path, sync)
+}
+
+/// What a queue file holds that nobody works with, without changing it: its ledger, and the bytes of what waits.
+///
+/// # Errors
+///
+/// It is open elsewhere, damaged, or no queue. The text is for the operator.
+pub fn look(path: &Path) -> Result<(Ledger, u64), String> {
+    let look = || -> Result<(Ledger, u64), Fault> {
+        let none = || Fault::Damaged("expected a queue of Busbar, found nothing that can be read".to_owned());
+        let connection = database::open_damaged(path, &QUEUE)?.ok_or_else(none)?;
+        let head = schema::read_heads(&connection)?.into_iter().next().ok_or_else(none)?;
+        Ok((head.ledger, head.bytes))
+    };
+    look().map_err(|fault| fault.text())
 }
 
 fn lost_log(log: Log) -> String {

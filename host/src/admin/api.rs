@@ -197,7 +197,7 @@ async fn plugins(State(app): Shared) -> Response {
 }
 
 async fn sinks(State(app): Shared) -> Response {
-    rows_response(app.core.query(|core, _| rows::sinks(core)).await)
+    rows_response(app.core.sinks().await)
 }
 
 #[derive(Deserialize)]

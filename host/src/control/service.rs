@@ -273,7 +273,7 @@ async fn rows_of(core: &CoreHandle, call: &Call) -> Option<Line> {
             core.query(move |core, _| points(core, device.as_deref())).await
         }
         Call::Devices {} => core.query(|core, _| Ok(rows::devices(core))).await,
-        Call::Sinks {} => core.query(|core, _| Ok(rows::sinks(core))).await,
+        Call::Sinks {} => core.sinks().await.map(Ok),
         Call::Ready { strict } => {
             let strict = *strict;
             let ready = core.query(move |core, _| core.ready(strict)).await;

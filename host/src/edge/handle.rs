@@ -238,6 +238,22 @@ impl CoreHandle {
         }
     }
 
+    /// Sinks in the order of the configuration, then the queue files that no sink owns.
+    pub async fn sinks(&self) -> Result<Vec<serde_json::Value>, NotAnswered> {
+        let asked = self.query(|core, _| {
+            let names = core.site().sinks.iter().map(|sink| sink.name.clone());
+            (crate::rows::sinks(core), names.collect::<Vec<String>>())
+        });
+        let (mut rows, names) = asked.await?;
+        let journals = Arc::clone(&self.journals);
+        let left = tokio::task::spawn_blocking(move || journals.left(&names));
+        // A disk that does not answer must not hide what is known.
+        if let Ok(Ok(left)) = tokio::time::timeout(QUEUE_TIME, left).await {
+            rows.extend(left.iter().map(crate::rows::left_queue));
+        }
+        Ok(rows)
+    }
+
     /// Carries out an operator's decision about all records that are parked now at the sink `sink`; audited. Gives back
     /// how many there were.
     pub async fn decide_parked(&self, sink: &str, decision: Decision, origin: Origin) -> Result<u64, String> {

@@ -35,6 +35,7 @@ pub use reload::NewConfig;
 
 pub use handle::{CoreHandle, FrameWatch, NotAnswered, PluginFacts, Replies, TurnFigures};
 pub use journal::Decision;
+pub(crate) use journal::left::Left;
 
 use std::{collections::VecDeque, path::Path, sync::Arc, thread::JoinHandle, time::Instant};
 
@@ -107,7 +108,9 @@ impl Edge {
         let disk = Disk::start(data_dir, store, move |input| answers.send(Item::Host(Box::new(input))))?;
         let clock = Clock::new();
         let answers = Arc::clone(&inbox);
+        let names_of_sinks: Vec<String> = site.sinks.iter().map(|sink| sink.name.clone()).collect();
         let journals = Journals::new(data_dir, clock, move |input| answers.send(Item::Host(Box::new(input))));
+        journals.left(&names_of_sinks).iter().for_each(journal::left::Left::say);
         let turns: Arc<Turns> = Arc::default();
         let (wish, wishes) = mpsc::channel(MAX_WAITING);
         let handle = CoreHandle::new(

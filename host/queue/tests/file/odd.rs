@@ -103,6 +103,28 @@ fn another_owner() {
     assert!(refused.text.contains("locked"), "{refused:?}");
 }
 
+/// A file that no sink owns is looked at, and is afterwards what it was.
+#[test]
+fn a_look_changes_nothing() {
+    let place = Place::new();
+    let (mut file, _) = place.open();
+    commit(&mut file, &rows(vec![row(1..=30, 0)], 0));
+    let before = commit(&mut file, &ends(vec![settled(1, 10, End::Delivered)]));
+    assert!(busbar_queue::look(&place.path()).unwrap_err().contains("locked"), "somebody works with it");
+    drop(file);
+    for _ in 0..2 {
+        assert_eq!(busbar_queue::look(&place.path()), Ok((before.ledger.clone(), before.bytes)));
+    }
+    let (file, recovered) = place.open();
+    assert!(recovered.notes.is_empty() && recovered.ledger == before.ledger, "{recovered:?}");
+    file.close().unwrap();
+    assert_eq!(busbar_queue::look(&place.path()).unwrap().0, before.ledger);
+    assert!(place.open().1.notes.is_empty());
+    let other = prepared(b"no database");
+    assert!(busbar_queue::look(&other.path()).is_err());
+    assert_eq!(fs::read(other.path()).unwrap(), b"no database");
+}
+
 #[test]
 fn modes() {
     let place = Place::new();

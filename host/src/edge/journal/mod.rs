@@ -12,6 +12,7 @@
 //! A file is known by the name of its sink, not by a number: after a reload the same sink may have another number, and
 //! the answer goes to the number that asked.
 
+pub(crate) mod left;
 mod writer;
 
 use std::{
@@ -93,6 +94,8 @@ pub(crate) struct Journals {
     clock: Clock,
     answer: Answer,
     writers: Mutex<HashMap<String, Writer>>,
+    /// One look at files that nobody owns at a time.
+    looking: Mutex<()>,
 }
 
 struct Writer {
@@ -107,7 +110,13 @@ impl Journals {
         clock: Clock,
         answer: impl Fn(Input) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { dir: data_dir.join(DIR), clock, answer: Arc::new(answer), writers: Mutex::default() })
+        Arc::new(Self {
+            dir: data_dir.join(DIR),
+            clock,
+            answer: Arc::new(answer),
+            writers: Mutex::default(),
+            looking: Mutex::default(),
+        })
     }
 
     /// Hands what the core wants to the writer of `config`; gives back the outcome at once when that is not possible.
@@ -134,6 +143,15 @@ impl Journals {
     /// Asks the writer of the sink `name`; an error when it has no queue on disk.
     pub(crate) fn ask(&self, name: &str, ask: Asked) -> Result<(), String> {
         self.send(name, Job::Ask(ask), false)
+    }
+
+    /// Files that none of the sinks `configured` owns. Reads the disk.
+    pub(crate) fn left(&self, configured: &[String]) -> Vec<left::Left> {
+        let _one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        // A sink that a reload removed may still write its last records.
+        let busy: Vec<String> =
+            self.writers.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        left::left(&self.dir, configured, &busy)
     }
 
     /// Has the writer of the sink `name` carry out a decision.

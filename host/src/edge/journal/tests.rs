@@ -132,3 +132,20 @@ fn queues_are_on_disk_where_they_must_be() {
     let on_disk: Vec<bool> = site.sinks.iter().map(|sink| sink.queue.on_disk).collect();
     assert_eq!(on_disk, [true, true, false, true]);
 }
+
+#[test]
+fn files_that_no_sink_owns_are_listed() {
+    let files = files();
+    let gone = sink("gone");
+    files.journals.submit(0, &gone, Wanted::Open);
+    files.journals.submit(0, &gone, Wanted::Commit(transaction(1, 1..11)));
+    assert!(files.journals.finish().is_empty());
+    std::fs::write(files.dir.path().join("queue/gone.db.damaged-1"), "evidence").unwrap();
+    std::fs::write(files.dir.path().join("queue/other.db"), "no database").unwrap();
+    let left = files.journals.left(&["ems".to_owned()]);
+    let names: Vec<&str> = left.iter().map(|left| left.name.as_str()).collect();
+    assert_eq!(names, ["gone", "other"]);
+    assert_eq!(left[0].holds.as_ref().unwrap().0.pending, 10);
+    assert!(left[0].advice().contains("configure it again") && left[1].holds.is_err());
+    assert_eq!(files.journals.left(&["gone".to_owned(), "other".to_owned()]), []);
+}
