@@ -5,9 +5,9 @@
 use std::time::{Duration, Instant};
 
 use busbar_contract::{
-    Cause, Describe, Endpoint, Event, Flags, Quality, Request, Samples, Value, batch,
+    Cause, Endpoint, Event, Flags, Quality, Request, Samples, Value, batch,
     binary::{Ack, Verdict},
-    describe::{PluginKind, Protocol, Schemas, SinkTraits},
+    describe::PluginKind,
     event::Done,
 };
 use busbar_core::{
@@ -16,43 +16,16 @@ use busbar_core::{
     model::*,
 };
 
+#[path = "common/mod.rs"]
+mod common;
 #[path = "queue/file.rs"]
 #[allow(dead_code, reason = "the model is the simulation's")]
 mod file;
 
+use common::{describe, plugin};
+
 const POINTS: usize = 50;
 const POLLS: u32 = 20_000;
-
-fn describe(name: &str, kind: PluginKind) -> Describe {
-    Describe {
-        name: name.into(),
-        kind,
-        version: String::new(),
-        description: String::new(),
-        protocol: Protocol { major: 1, minor: 0 },
-        needs: 0,
-        sdk: String::new(),
-        rustc: String::new(),
-        build: String::new(),
-        unwind: true,
-        ops: vec![],
-        schemas: Schemas::default(),
-        reasons: vec![],
-        sink: SinkTraits { durable: true, ..SinkTraits::default() },
-    }
-}
-
-fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin {
-        name: name.into(),
-        kind,
-        path: None,
-        sha256: None,
-        isolation: Isolation::InProcess,
-        workers: 1,
-        memory_limit: busbar_core::model::MEMORY_LIMIT,
-    }
-}
 
 fn site(on_disk: bool) -> Site {
     let points: Vec<Point> = (0..POINTS)
@@ -112,7 +85,7 @@ fn measure(form: &str, on_disk: bool) {
     for (plugin, kind, endpoints) in
         [(0, PluginKind::Driver, vec![(0, Ok(endpoint))]), (1, PluginKind::Sink, vec![])]
     {
-        let ready = PluginReady { plugin, describe: describe("x", kind), endpoints };
+        let ready = PluginReady { plugin, describe: describe("x", kind, true), endpoints };
         core.step(now, Input::PluginReady(Box::new(ready)), &mut out);
     }
     let (mut spent, mut polls, mut records, mut value) = (Duration::ZERO, 0u32, 0usize, 200.0f32);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use busbar_contract::{
-    Cause, Describe, Endpoint, Event, Failure, FailureKind, Flags, Quality, Request, Samples, Value, batch,
+    Cause, Endpoint, Event, Failure, FailureKind, Flags, Quality, Request, Samples, Value, batch,
     binary::{Ack, Verdict},
-    describe::{PluginKind, Protocol, Schemas, SinkTraits},
+    describe::PluginKind,
     event::{BoundGroup, Done, Heartbeat},
 };
 use busbar_core::{
@@ -14,6 +14,9 @@ use busbar_core::{
     model::*,
 };
 
+pub(crate) use crate::common::describe;
+use crate::common::plugin;
+
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const WALL: i64 = 1_767_225_600_000_000_000;
 
@@ -21,37 +24,6 @@ pub(crate) struct Bench {
     pub(crate) core: Core,
     pub(crate) now: Now,
     pub(crate) out: Vec<Output>,
-}
-
-pub(crate) fn describe(name: &str, kind: PluginKind, durable: bool) -> Describe {
-    Describe {
-        name: name.into(),
-        kind,
-        version: "1".into(),
-        description: String::new(),
-        protocol: Protocol { major: 1, minor: 0 },
-        needs: 0,
-        sdk: String::new(),
-        rustc: String::new(),
-        build: String::new(),
-        unwind: true,
-        ops: Vec::new(),
-        schemas: Schemas::default(),
-        reasons: vec!["none".into(), "too large".into()],
-        sink: SinkTraits { durable, ..SinkTraits::default() },
-    }
-}
-
-fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin {
-        name: name.into(),
-        kind,
-        path: None,
-        sha256: None,
-        isolation: Isolation::InProcess,
-        workers: 1,
-        memory_limit: busbar_core::model::MEMORY_LIMIT,
-    }
 }
 
 /// Devices `d0..`, each with points `p0` (writable, 0 to 100) and `p1`; sink `s` gets everything.

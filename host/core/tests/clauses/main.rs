@@ -9,6 +9,8 @@
 
 mod bench;
 mod commands;
+#[path = "../common/mod.rs"]
+mod common;
 mod desk;
 mod devices;
 mod durable;

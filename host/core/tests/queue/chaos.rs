@@ -82,7 +82,7 @@ impl World {
         }
         self.step(Input::PluginFailed { plugin: 1, reason: "the worker died".into() });
         let at = self.now.mono_ns + self.rng.range(10, 1500) * MS;
-        let describe = site::describe("x", PluginKind::Sink);
+        let describe = crate::common::describe("x", PluginKind::Sink, true);
         let ready = PluginReady { plugin: 1, describe, endpoints: Vec::new() };
         self.input_at(at, Input::PluginReady(Box::new(ready)));
     }

@@ -15,6 +15,8 @@
 
 mod chaos;
 mod checks;
+#[path = "../common/mod.rs"]
+mod common;
 mod edges;
 mod far;
 mod file;

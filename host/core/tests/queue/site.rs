@@ -2,28 +2,14 @@
 
 use std::time::Duration;
 
-use busbar_contract::{
-    Describe,
-    describe::{PluginKind, Protocol, Schemas, SinkTraits},
-};
+use busbar_contract::describe::PluginKind;
 use busbar_core::model::*;
 
+use crate::common::plugin;
 use crate::rng::Rng;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin {
-        name: name.into(),
-        kind,
-        path: None,
-        sha256: None,
-        isolation: Isolation::InProcess,
-        workers: 1,
-        memory_limit: MEMORY_LIMIT,
-    }
 }
 
 /// Plugin 0 is the driver, 1 the sink.
@@ -106,23 +92,4 @@ pub(crate) fn edited(rng: &mut Rng, site: &Site) -> Site {
         }
     }
     site
-}
-
-pub(crate) fn describe(name: &str, kind: PluginKind) -> Describe {
-    Describe {
-        name: name.into(),
-        kind,
-        version: "1".into(),
-        description: String::new(),
-        protocol: Protocol { major: 1, minor: 0 },
-        needs: 0,
-        sdk: "1".into(),
-        rustc: String::new(),
-        build: String::new(),
-        unwind: true,
-        ops: Vec::new(),
-        schemas: Schemas::default(),
-        reasons: vec!["none".into(), "too large".into()],
-        sink: SinkTraits { durable: true, ..SinkTraits::default() },
-    }
 }

@@ -155,7 +155,7 @@ impl World {
                     (at, Ok(endpoint))
                 })
                 .collect();
-            let describe = site::describe("x", kind);
+            let describe = crate::common::describe("x", kind, true);
             let at = self.now.mono_ns + self.rng.range(0, 30) * MS;
             self.input_at(at, Input::PluginReady(Box::new(PluginReady { plugin, describe, endpoints })));
         }

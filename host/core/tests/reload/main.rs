@@ -16,6 +16,8 @@
     reason = "a test: a wrong model must fail loudly"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../simulation/rng.rs"]
 mod rng;
 mod site;

@@ -6,22 +6,11 @@ use std::time::Duration;
 use busbar_core::model::*;
 use serde_json::json;
 
+use crate::common::plugin;
 use crate::rng::Rng;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin {
-        name: name.into(),
-        kind,
-        path: None,
-        sha256: None,
-        isolation: Isolation::InProcess,
-        workers: 1,
-        memory_limit: MEMORY_LIMIT,
-    }
 }
 
 fn point(rng: &mut Rng, name: String) -> Point {

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use busbar_contract::{
-    Cause, Describe, Endpoint, Event, Failure, FailureKind, Flags, Origin, Quality, Request, Samples, Value,
-    batch,
+    Cause, Endpoint, Event, Failure, FailureKind, Flags, Origin, Quality, Request, Samples, Value, batch,
     binary::{Ack, Verdict},
-    describe::{Open, PluginKind, Protocol, Schemas, SinkTraits},
+    describe::Open,
     event::{BoundGroup, Done, Heartbeat, State},
 };
 use busbar_core::{
@@ -101,25 +100,6 @@ fn endpoint(connection: &Json) -> Endpoint {
         exclusive: false,
         parallel: 1 + u32::from(host.len() > 4),
         lock_path: None,
-    }
-}
-
-fn describe(name: &str, kind: PluginKind) -> Describe {
-    Describe {
-        name: name.into(),
-        kind,
-        version: "1".into(),
-        description: String::new(),
-        protocol: Protocol { major: 1, minor: 0 },
-        needs: 0,
-        sdk: "1".into(),
-        rustc: String::new(),
-        build: String::new(),
-        unwind: true,
-        ops: Vec::new(),
-        schemas: Schemas::default(),
-        reasons: Vec::new(),
-        sink: SinkTraits { durable: name == "durable", ..SinkTraits::default() },
     }
 }
 
@@ -268,7 +248,7 @@ impl World {
         self.loaded.insert(plugin);
         let ready = PluginReady {
             plugin,
-            describe: describe(&model.name, model.kind),
+            describe: crate::common::describe(&model.name, model.kind, model.name == "durable"),
             endpoints: endpoints.iter().map(|(at, connection)| (*at, Ok(endpoint(connection)))).collect(),
         };
         self.note(format!("plugin {plugin} {} is ready", model.name));

@@ -13,6 +13,8 @@
 )]
 
 mod checks;
+#[path = "../common/mod.rs"]
+mod common;
 mod driver;
 #[path = "../queue/file.rs"]
 #[allow(dead_code, reason = "what the simulation of queues on disk needs more of it")]

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use busbar_contract::{
-    Describe, Endpoint,
-    describe::{PluginKind, Protocol, Schemas, SinkTraits},
-};
+use busbar_contract::{Endpoint, describe::PluginKind};
 use busbar_core::model::*;
 
+use crate::common::plugin;
 use crate::rng::Rng;
 
 pub(crate) struct Plant {
@@ -24,18 +22,6 @@ pub(crate) struct Plant {
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin {
-        name: name.into(),
-        kind,
-        path: None,
-        sha256: None,
-        isolation: Isolation::InProcess,
-        workers: 1,
-        memory_limit: busbar_core::model::MEMORY_LIMIT,
-    }
 }
 
 /// Plugin 0 is the quiet driver, 1 the wild driver, 2 the durable sink, 3 the other sink.
@@ -175,24 +161,5 @@ fn sink(rng: &mut Rng, name: &str, plugin: &str, strict: bool, devices: &[Device
         commands: name == "safe" || rng.chance(50),
         history: rng.chance(50),
         ..Sink::default()
-    }
-}
-
-pub(crate) fn describe(name: &str, kind: PluginKind, durable: bool) -> Describe {
-    Describe {
-        name: name.into(),
-        kind,
-        version: "1".into(),
-        description: String::new(),
-        protocol: Protocol { major: 1, minor: 0 },
-        needs: 0,
-        sdk: "1".into(),
-        rustc: String::new(),
-        build: String::new(),
-        unwind: true,
-        ops: Vec::new(),
-        schemas: Schemas::default(),
-        reasons: vec!["none".into(), "too large".into()],
-        sink: SinkTraits { durable, ..SinkTraits::default() },
     }
 }

@@ -452,7 +452,7 @@ impl World {
         self.silent[plugin] = false;
         self.instances.retain(|_, state| state.plugin != plugin);
         let config = &self.plant.site.plugins[plugin];
-        let describe = site::describe(&config.name, config.kind, self.plant.durable[plugin]);
+        let describe = crate::common::describe(&config.name, config.kind, self.plant.durable[plugin]);
         let name = config.name.clone();
         let endpoints = (0..self.plant.site.devices.len())
             .filter(|device| self.plant.site.devices[*device].driver == name)
