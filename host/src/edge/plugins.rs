@@ -5,6 +5,11 @@
 //! [`CRASH_WINDOW`] it stays failed until an operator starts it again (`busbar plugin restart`). A plugin in the host's own process is never started
 //! twice: what makes it fail (a hang, a refused start) would stay in the process.
 
+mod crashes;
+mod news;
+mod registry;
+mod start;
+
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
@@ -12,134 +17,33 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use busbar_contract::{
-    Endpoint, Origin,
-    describe::{InitOptions, Open},
-    op,
-};
+use busbar_contract::{describe::Open, op};
 use busbar_core::{
     Input,
     input::PluginReady,
     model::{Isolation, Plugin as PluginModel, Site},
 };
-use busbar_loader::{Instance, Launcher, Plugin, Probed};
+use busbar_loader::{Launcher, Plugin, Probed};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::Value as Json;
-use tokio::sync::oneshot;
 
+pub(crate) use self::{
+    crashes::{CRASH_WINDOW, MAX_CRASHES},
+    news::News,
+    registry::Registry,
+};
+use self::{
+    crashes::{RESTART_PAUSE, after_crash},
+    registry::Known,
+    start::Start,
+};
 use super::{
-    callbacks::Callbacks,
-    handle::PluginFacts,
     inbox::{Inbox, Item},
     names::Names,
-    upgrade::bridge,
 };
-use crate::admin::process;
 
-/// Deaths of a worker within [`CRASH_WINDOW`] after which it is not started again.
-pub(crate) const MAX_CRASHES: usize = 5;
-/// See [`MAX_CRASHES`].
-pub(crate) const CRASH_WINDOW: Duration = Duration::from_secs(60);
-/// Pause before the first restart of a worker; doubles with each further death in the window.
-const RESTART_PAUSE: Duration = Duration::from_millis(250);
 /// Time for a plugin's runtime to end after its instances have stopped.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
-
-/// What helper threads tell the core thread.
-pub(crate) enum News {
-    Loaded {
-        plugin: usize,
-        start: u64,
-        handle: Arc<Plugin>,
-        ready: Box<PluginReady>,
-    },
-    Failed {
-        plugin: usize,
-        start: u64,
-        reason: String,
-    },
-    Down {
-        plugin: usize,
-        start: u64,
-        reason: String,
-    },
-    Opened {
-        instance: u64,
-        handle: Instance,
-    },
-    OpenFailed {
-        instance: u64,
-        reason: String,
-    },
-    /// An operator wants its worker started again.
-    Restart {
-        plugin: usize,
-        origin: Box<Origin>,
-        answer: oneshot::Sender<Result<(), String>>,
-    },
-    /// Log level of all plugins.
-    LogLevel {
-        level: String,
-    },
-    /// The upgrade thread asks.
-    Upgrade(bridge::Ask),
-    /// For the audit log: an operator did something that the core does not see.
-    Audit {
-        event: &'static str,
-        about: String,
-        origin: Box<Origin>,
-    },
-    /// An operator wants the stored state of an owner forgotten.
-    ClearState {
-        owner: String,
-        answer: oneshot::Sender<Result<usize, String>>,
-    },
-    /// It could not even be tried; the configuration is not to blame.
-    OpenPostponed {
-        instance: u64,
-        reason: String,
-    },
-}
-
-/// What is known of each plugin, by its index in the site; shared with the API.
-#[derive(Default)]
-pub(crate) struct Registry(RwLock<Vec<Known>>);
-
-#[derive(Default, Clone)]
-struct Known {
-    probed: Option<Probed>,
-    handle: Option<Arc<Plugin>>,
-    memory_limit: Option<u64>,
-    restarts: u64,
-    /// When it died last, seconds since 1970 UTC, and why.
-    last_death: Option<(i64, String)>,
-}
-
-impl Registry {
-    /// Facts by plugin index.
-    pub(crate) fn facts(&self) -> Vec<PluginFacts> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        known.iter().map(facts).collect()
-    }
-}
-
-fn facts(known: &Known) -> PluginFacts {
-    let Some(probed) = &known.probed else { return PluginFacts::default() };
-    let protocol = probed.describe.protocol;
-    let worker_pid = known.handle.as_ref().and_then(|handle| handle.worker_pid());
-    PluginFacts {
-        file: probed.staged.source.clone(),
-        sha256: probed.staged.sha256.clone(),
-        abi: format!("{}/{}.{}", busbar_abi::ABI, protocol.major, protocol.minor),
-        description: probed.describe.description.clone(),
-        worker_pid,
-        worker_memory: worker_pid.and_then(process::resident_of),
-        memory_limit: known.memory_limit,
-        restarts: known.restarts,
-        last_death: known.last_death.clone(),
-        boundary: known.handle.as_ref().map(|handle| handle.stats()).unwrap_or_default(),
-    }
-}
 
 fn known(entry: &Entry) -> Known {
     let isolated = entry.model.isolation == Isolation::Process;
@@ -541,82 +445,6 @@ fn unix_seconds() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Counts a death; the pause before the next start, or `None` when it is one too many.
-fn after_crash(crashes: &mut VecDeque<Instant>, now: Instant) -> Option<Duration> {
-    crashes.push_back(now);
-    while crashes.front().is_some_and(|first| now.duration_since(*first) > CRASH_WINDOW) {
-        crashes.pop_front();
-    }
-    let deaths = u32::try_from(crashes.len()).unwrap_or(u32::MAX);
-    (crashes.len() < MAX_CRASHES).then(|| RESTART_PAUSE * 2u32.saturating_pow(deaths - 1))
-}
-
-/// One start of one plugin, on its helper thread.
-struct Start {
-    plugin: usize,
-    start: u64,
-    model: PluginModel,
-    probed: Result<Probed, String>,
-    connections: Vec<(usize, Json)>,
-    handle: Option<Arc<Plugin>>,
-    end_first: bool,
-    shared: Shared,
-}
-
-impl Start {
-    fn run(self) -> News {
-        let (plugin, start) = (self.plugin, self.start);
-        match self.load() {
-            Ok((handle, ready)) => News::Loaded { plugin, start, handle, ready },
-            Err(reason) => News::Failed { plugin, start, reason },
-        }
-    }
-
-    fn load(self) -> Result<(Arc<Plugin>, Box<PluginReady>), String> {
-        let probed = self.probed?;
-        let handle = match self.handle {
-            Some(handle) => {
-                if self.end_first {
-                    handle.shutdown(SHUTDOWN_TIME);
-                }
-                handle
-            }
-            None => {
-                let isolation = match self.model.isolation {
-                    Isolation::InProcess => busbar_loader::Isolation::InProcess,
-                    Isolation::Process => busbar_loader::Isolation::Process,
-                };
-                let launcher = self.shared.launcher.clone().with_memory_limit(self.model.memory_limit);
-                let loaded = Plugin::load(&probed, isolation, &launcher);
-                Arc::new(loaded.map_err(|error| error.to_string())?)
-            }
-        };
-        let Shared { inbox, names, log_level, cache_dir, .. } = self.shared;
-        let callbacks = Callbacks::new(self.plugin, &self.model.name, self.start, inbox, names);
-        let options = InitOptions {
-            workers: self.model.workers,
-            log_level,
-            host_minor: busbar_contract::PROTOCOL.minor,
-            cache_dir: cache_dir.join(&self.model.name).display().to_string(),
-        };
-        handle.init(Arc::new(callbacks), &options).map_err(|error| error.to_string())?;
-        let endpoints = self
-            .connections
-            .iter()
-            .map(|(device, connection)| (*device, endpoint(&handle, connection)))
-            .collect();
-        let ready = PluginReady { plugin: self.plugin, describe: handle.describe().clone(), endpoints };
-        Ok((handle, Box::new(ready)))
-    }
-}
-
-fn endpoint(handle: &Plugin, connection: &Json) -> Result<Endpoint, String> {
-    let answer = handle.control(op::control::ENDPOINT, connection.to_string().as_bytes());
-    let answer = answer.map_err(|error| error.to_string())?;
-    serde_json::from_slice(&answer)
-        .map_err(|error| format!("the plugin's answer to ENDPOINT cannot be read: {error}"))
-}
-
 /// A helper thread.
 fn spawn(name: &str, task: impl FnOnce() + Send + 'static) -> Result<(), String> {
     let name: String = format!("busbar-{name}");
@@ -630,20 +458,4 @@ fn spawn(name: &str, task: impl FnOnce() + Send + 'static) -> Result<(), String>
 /// Where plugins keep large expendable files.
 pub(crate) fn cache_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("cache")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_crash_loop_ends_and_old_crashes_are_forgiven() {
-        let start = Instant::now();
-        let mut crashes = VecDeque::new();
-        let pauses: Vec<Option<Duration>> = (0..5).map(|_| after_crash(&mut crashes, start)).collect();
-        assert_eq!(pauses[..3], [250, 500, 1000].map(|ms| Some(Duration::from_millis(ms))));
-        assert_eq!(pauses[4], None);
-        let later = start + CRASH_WINDOW + Duration::from_secs(1);
-        assert_eq!(after_crash(&mut crashes, later), Some(RESTART_PAUSE));
-    }
 }
