@@ -17,7 +17,6 @@ pub mod instance;
 pub mod judge;
 pub mod launcher;
 pub mod load;
-pub mod log;
 pub mod plugin;
 pub mod preflight;
 pub mod probe;
