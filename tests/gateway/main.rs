@@ -14,6 +14,7 @@ mod adhoc;
 mod admin;
 mod broker;
 mod cases;
+mod clock;
 mod commands;
 mod converter;
 mod disk;

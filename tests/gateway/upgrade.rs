@@ -1,6 +1,9 @@
 //! A driver and a sink replaced in the running gateway by dropping a file: nobody notices a good version, and a bad one is
 //! taken back by itself.
 
+mod killed;
+mod sinks;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,7 +61,7 @@ struct Plant {
     gateway: Gateway,
     plugins: Plugins,
     observer: Observer,
-    _devices: Devices,
+    devices: Devices,
     _broker: Broker,
 }
 
@@ -95,7 +98,7 @@ impl Plant {
         );
         fs::write(site.config(), text).unwrap();
         let gateway = Gateway::start_site_env(site, env);
-        let plant = Self { gateway, plugins, observer, _devices: devices, _broker: broker };
+        let plant = Self { gateway, plugins, observer, devices, _broker: broker };
         until("every device to be online", PATIENCE, || {
             let devices = plant.gateway.api("/api/v1/devices");
             devices.as_array().unwrap().iter().all(|device| device["state"] == "online").then_some(())
@@ -287,6 +290,14 @@ fn a_version_that_answers_wrongly_is_taken_back() {
 #[test]
 fn a_version_that_crashes_is_taken_back() {
     bad_version("crash", "process", "SIGSEGV");
+}
+
+/// The same with the default isolation: the trial runs in a worker, so the host does not feel it.
+#[test]
+fn a_version_that_crashes_in_its_trial_never_gets_into_the_host() {
+    let (plant, _) = bad_version("crash", "in-process", "SIGSEGV");
+    let row = plugin(&plant.gateway, "modbus");
+    assert_eq!((row["isolation"].as_str(), row["worker_pid"].is_null()), (Some("in-process"), true), "{row}");
 }
 
 #[test]

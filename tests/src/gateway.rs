@@ -32,6 +32,8 @@ pub struct Site {
     pub admin: SocketAddr,
     /// Words before the command line of the running gateway, e.g. those that enter a namespace; usually none.
     pub before: Vec<String>,
+    /// Environment of every start.
+    pub env: Vec<(String, String)>,
 }
 
 impl Site {
@@ -51,7 +53,7 @@ impl Site {
     #[must_use]
     pub fn with_host(host: &str, body: &str) -> Self {
         let admin = ([127, 0, 0, 1], ports::free()).into();
-        let site = Self { dir: tempfile::tempdir().unwrap(), admin, before: Vec::new() };
+        let site = Self { dir: tempfile::tempdir().unwrap(), admin, before: Vec::new(), env: Vec::new() };
         site.write(host, body);
         site
     }
@@ -111,16 +113,7 @@ impl Gateway {
     /// When it ends or is not ready in time.
     #[must_use]
     pub fn start_site(site: Site) -> Self {
-        Self::start_site_env(site, &[])
-    }
-
-    /// The same with environment variables; [`Self::restart`] does not repeat them.
-    ///
-    /// # Panics
-    /// When it ends or is not ready in time.
-    #[must_use]
-    pub fn start_site_env(site: Site, env: &[(&str, &str)]) -> Self {
-        let mut gateway = Self { process: Process::new("busbar", launch(&site, env)), site };
+        let mut gateway = Self { process: Process::new("busbar", launch(&site)), site };
         until("/readyz to say 200", PATIENCE, || {
             if let Some(status) = gateway.process.ended() {
                 panic!("the gateway ended with {status}");
@@ -144,7 +137,17 @@ impl Gateway {
     /// Kills the gateway, wherever it is, and starts it again in the same folder without waiting for anything.
     pub fn relaunch(&mut self) {
         self.process.kill();
-        self.process = Process::new("busbar", launch(&self.site, &[]));
+        self.process = Process::new("busbar", launch(&self.site));
+    }
+
+    /// The same with environment variables, which every later start has too.
+    ///
+    /// # Panics
+    /// When it ends or is not ready in time.
+    #[must_use]
+    pub fn start_site_env(mut site: Site, env: &[(&str, &str)]) -> Self {
+        site.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::start_site(site)
     }
 
     /// The bearer token made at first start.
@@ -259,7 +262,7 @@ impl Drop for Gateway {
     }
 }
 
-fn launch(site: &Site, env: &[(&str, &str)]) -> std::process::Child {
+fn launch(site: &Site) -> std::process::Child {
     let log = File::options().create(true).append(true).open(site.dir.path().join("log")).unwrap();
     let gateway = built::gateway();
     let mut command = match site.before.split_first() {
@@ -272,7 +275,7 @@ fn launch(site: &Site, env: &[(&str, &str)]) -> std::process::Child {
     };
     command.arg("run").arg("--config").arg(relative(&site.config(), site.dir.path()));
     command.current_dir(site.dir.path()).stdin(Stdio::null()).env("NO_COLOR", "1");
-    command.envs(env.iter().copied());
+    command.envs(site.env.iter().map(|(name, value)| (name, value)));
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct Unit {
     up: bool,
     /// What the sink had confirmed before.
     delivered: u64,
+    /// What it had refused for ever before.
+    parked: u64,
     failed_before: Vec<DeviceId>,
     rehearsed: bool,
     bad_since_ns: u64,
@@ -104,6 +106,7 @@ impl Unit {
             good: Vec::new(),
             up: false,
             delivered: 0,
+            parked: 0,
             failed_before: Vec::new(),
             rehearsed: false,
             bad_since_ns: 0,
@@ -279,6 +282,7 @@ impl Core {
         }
         if let Some(sink) = unit.sink {
             unit.delivered = self.sinks[sink].books.delivered;
+            unit.parked = self.sinks[sink].parked_total();
             self.sinks[sink].handover = true;
         }
     }
@@ -404,8 +408,14 @@ impl Core {
         if !state.is_up() {
             return Some(format!("sink {name} was connected and is not: {reason}"));
         }
-        let flows = state.books.delivered > unit.delivered || state.pending() == 0;
-        (!flows).then(|| format!("sink {name} confirms nothing"))
+        if state.books.delivered > unit.delivered {
+            return None;
+        }
+        // What is refused does not wait any more either.
+        if state.parked_total() > unit.parked {
+            return Some(format!("sink {name} confirms nothing and refuses records"));
+        }
+        (state.pending() > 0).then(|| format!("sink {name} confirms nothing"))
     }
 
     /// Nothing runs any more that the stop would break.

@@ -114,6 +114,7 @@ fn a_bad_sink_version_is_taken_back() {
         (Fault::HangsInStop, "hangs in its stop"),
         (Fault::Crashes(3_000), "signal 11"),
         (Fault::Swallows, "confirms nothing"),
+        (Fault::RefusesRecords, "refuses records"),
     ] {
         let mut world = World::running(5, 2);
         let to = world.add(1, fault, false);

@@ -52,6 +52,8 @@ pub(crate) enum Fault {
     Panics,
     /// A sink that takes records and confirms nothing.
     Swallows,
+    /// A sink that refuses every record for ever.
+    RefusesRecords,
 }
 
 pub(crate) struct Version {
@@ -447,7 +449,9 @@ impl World {
             return;
         }
         let count = samples.samples.len() as u32;
-        let acks = vec![Ack { first, count, verdict: Verdict::Delivered, reason: 0 }];
+        let refuses = self.versions[plugin].fault == Fault::RefusesRecords;
+        let verdict = if refuses { Verdict::Rejected } else { Verdict::Delivered };
+        let acks = vec![Ack { first, count, verdict, reason: u16::from(refuses) }];
         let ms = 1 + self.random(5);
         self.event(ms, instance, 0, Event::Ack { lane: 0, acks });
     }

@@ -140,6 +140,7 @@ impl Service {
         for note in &beginning.notes {
             tracing::warn!("{note}");
         }
+        complete(&active, &mut history);
         for event in beginning.events {
             tracing::error!(plugin = event.plugin, version = event.version, "{}", event.reason);
             history.add(event);
@@ -164,6 +165,24 @@ impl Service {
     pub(crate) fn finish(self) {
         drop(self.stop);
         let _ = self.thread.join();
+    }
+}
+
+/// A host that died between the two writes of an acceptance: `active.toml` has it, the history ends with the trial.
+fn complete(active: &Active, history: &mut History) {
+    for (key, record) in &active.plugin {
+        let version = &record.accepted;
+        let last = history
+            .of(key)
+            .rfind(|event| {
+                event.sha256 == version.sha256
+                    && ["first", "trial", "accepted"].contains(&event.event.as_str())
+            })
+            .map(|event| event.event == "trial");
+        if last == Some(true) {
+            let reason = "written at the start: the host ended right after it had accepted this version";
+            history.add(Event::new(key, "accepted", &version.version, &version.sha256, reason));
+        }
     }
 }
 

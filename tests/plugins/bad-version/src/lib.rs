@@ -1,6 +1,7 @@
 //! A new version of the Modbus driver that is wrong. It loads, describes itself and starts; what it does then stands in
 //! the environment variable `BUSBAR_TEST_FAULT` of the gateway: `wrong` (its answers leave points out), `crash` (SIGSEGV
-//! after five seconds), `stuck` (its stop never returns), `check` (it does not accept the configuration).
+//! after five seconds), `stuck` (its stop never returns), `check` (it does not accept the configuration), `late:FILE`
+//! (SIGSEGV as soon as that file is there).
 
 use std::{
     collections::BTreeMap,
@@ -71,7 +72,8 @@ impl Driver for Session {
     }
 
     async fn read(&mut self, group: &mut Group<'_, Self>, out: &mut Readings) -> Result<()> {
-        if self.fault == "crash" && self.opened.elapsed() >= CRASH_AFTER {
+        let late = self.fault.strip_prefix("late:").is_some_and(|file| std::path::Path::new(file).exists());
+        if late || (self.fault == "crash" && self.opened.elapsed() >= CRASH_AFTER) {
             #[allow(unsafe_code, reason = "this is the fault")]
             // SAFETY: none: the process is meant to die of SIGSEGV. `raise` is what a wild pointer would end in.
             unsafe {
