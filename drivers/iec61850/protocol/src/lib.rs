@@ -10,6 +10,7 @@
 //! * [`kind`], [`model`], [`discover`]: types and names of everything the device has, found or from a cache;
 //! * [`quality`], [`point`]: value, quality and time of one point out of its data object, per common data class;
 //! * [`poll`], [`scale`], [`listing`]: reading what no report brings, engineering values, what a device offers;
+//! * [`scl`]: the same model from an engineering file;
 //! * [`report`]: one report of a control block;
 //! * [`subscription`]: choosing, taking, following report control blocks, and the points they feed;
 //! * [`control`]: commands: structures by the device's own model, select, operate, cancel, terminations;
@@ -33,6 +34,7 @@ pub mod quality;
 pub mod report;
 pub mod request;
 pub mod scale;
+pub mod scl;
 pub mod session;
 pub mod subscription;
 pub mod unsolicited;
