@@ -6,16 +6,17 @@
 //!
 //! A node whose type is refused as a whole (some are larger than a PDU) is asked for by functional constraint, then
 //! by object. What is refused even then is left out and counted, so that one odd object does not cost the model.
-//! Several requests may be under way at once; answers may come in any order.
+//! A large device has hundreds of nodes, a configuration uses some: [`Discovery::of`] asks for the types of the nodes
+//! named, and of those with report control blocks. Several requests may be under way at once; answers may come in any order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::data;
 use crate::error::{Consequence, Error};
 use crate::kind::Kind;
 use crate::limits::{MAX_DISCOVERY_REQUESTS, MAX_DOMAINS, MAX_NAMES};
 use crate::model::{DataSet, LogicalDevice, LogicalNode, Model, Signature, Signer};
-use crate::name::{Fc, Name};
+use crate::name::{Address, Fc, Name};
 use crate::request::{Answer, Identity, Listing, Request};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Discovery {
     identity: Identity,
     domains: BTreeMap<String, Found>,
     kept: Option<Model>,
+    /// Domains and nodes whose types are wanted; `None` for all.
+    wanted: Option<BTreeSet<(String, String)>>,
     signature: Option<Signature>,
     left_out: usize,
 }
@@ -62,9 +65,17 @@ impl Discovery {
             identity: Identity::default(),
             domains: BTreeMap::new(),
             kept,
+            wanted: None,
             signature: None,
             left_out: 0,
         }
+    }
+
+    /// A run for the nodes of these addresses, and those with report control blocks. `kept` is used if it has them.
+    #[must_use]
+    pub fn of<'a>(kept: Option<Model>, addresses: impl IntoIterator<Item = &'a Address>) -> Self {
+        let wanted = addresses.into_iter().map(|address| (address.domain.clone(), address.node.clone()));
+        Self { wanted: Some(wanted.collect()), ..Self::new(kept) }
     }
 
     /// The next request, if one can be made now. Each must come back through [`Self::answer`].
@@ -260,7 +271,7 @@ impl Discovery {
             }
             Phase::Revisions => {
                 let signature = self.sign();
-                if let Some(kept) = self.kept.take_if(|kept| kept.signature == signature) {
+                if let Some(kept) = self.kept.take().filter(|kept| self.suffices(kept, &signature)) {
                     self.phase = Phase::Done;
                     return Some(kept);
                 }
@@ -277,13 +288,44 @@ impl Discovery {
         }
     }
 
-    fn queue_types(&mut self) {
-        for (domain, found) in &self.domains {
-            let nodes = found.variables.iter().filter(|name| !name.contains('$'));
-            self.queue.extend(nodes.map(|node| Request::TypeOf(Name::new(domain.clone(), node.clone()))));
-            let sets = found.data_sets.iter();
-            self.queue.extend(sets.map(|set| Request::DataSet(Name::new(domain.clone(), set.clone()))));
+    /// A kept model has the signature and every node that is wanted and there.
+    fn suffices(&self, kept: &Model, signature: &Signature) -> bool {
+        kept.signature == *signature
+            && self.domains.iter().all(|(domain, found)| {
+                let device = kept.device(domain);
+                self.nodes(domain, found).all(|node| device.is_some_and(|device| device.node(node).is_some()))
+            })
+    }
+
+    /// Nodes of a domain whose types are wanted.
+    fn nodes<'a>(&'a self, domain: &'a str, found: &'a Found) -> impl Iterator<Item = &'a str> {
+        let mut reporting = BTreeSet::new();
+        if self.wanted.is_some() {
+            for name in &found.variables {
+                let mut parts = name.split('$');
+                if let (Some(node), Some("RP" | "BR")) = (parts.next(), parts.next()) {
+                    reporting.insert(node);
+                }
+            }
         }
+        let nodes = found.variables.iter().map(String::as_str).filter(|name| !name.contains('$'));
+        nodes.filter(move |node| {
+            let named = |wanted: &BTreeSet<(String, String)>| {
+                reporting.contains(node) || wanted.contains(&(domain.to_owned(), (*node).to_owned()))
+            };
+            self.wanted.as_ref().is_none_or(named)
+        })
+    }
+
+    fn queue_types(&mut self) {
+        let mut queue = VecDeque::new();
+        for (domain, found) in &self.domains {
+            let nodes = self.nodes(domain, found);
+            queue.extend(nodes.map(|node| Request::TypeOf(Name::new(domain.clone(), node))));
+            let sets = found.data_sets.iter();
+            queue.extend(sets.map(|set| Request::DataSet(Name::new(domain.clone(), set.clone()))));
+        }
+        self.queue = queue;
     }
 
     fn sign(&self) -> Signature {

@@ -43,3 +43,7 @@ pub use error::{AccessError, Consequence, Error, Refusal};
 pub use name::{Address, Fc, Name};
 pub use request::{Answer, Request, Value};
 pub use session::{Event, Session, Settings, Ticket};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -37,6 +37,7 @@ fn block_kind(buffered: bool) -> Kind {
         ("DatSet", Kind::Text(-129)),
         ("ConfRev", Kind::Unsigned(32)),
         ("OptFlds", Kind::Bits(-10)),
+        ("BufTm", Kind::Unsigned(32)),
         ("SqNum", Kind::Unsigned(if buffered { 16 } else { 8 })),
         ("TrgOps", Kind::Bits(-6)),
         ("IntgPd", Kind::Unsigned(32)),
@@ -170,8 +171,9 @@ fn a_buffered_block_goes_on_after_its_entry() {
     assert_eq!(unknown.subscribed(wishes).resumed, Some(false), "an unknown entry is a gap");
 
     let mut purging = Device::new(true);
-    purging.subscribed(Wishes { resume: Resume::Purge, ..Wishes::default() });
+    purging.subscribed(Wishes { resume: Resume::Purge, buffer_ms: Some(100), ..Wishes::default() });
     assert!(purging.written.contains(&"PurgeBuf".to_owned()));
+    assert_eq!(purging.values["BufTm"], Value::Unsigned(100));
     let mut plain = Device::new(true);
     assert_eq!(plain.subscribed(Wishes::default()).resumed, None);
     assert!(!plain.written.contains(&"PurgeBuf".to_owned()), "never purged unasked");

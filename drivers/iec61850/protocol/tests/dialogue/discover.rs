@@ -7,7 +7,7 @@ use busbar_iec61850::error::{AccessError, Error, Refusal};
 use busbar_iec61850::kind::{Kind, Member};
 use busbar_iec61850::model::Model;
 use busbar_iec61850::request::{Answer, Identity, Listing};
-use busbar_iec61850::{Name, Request, Value};
+use busbar_iec61850::{Address, Name, Request, Value};
 
 fn structure(members: &[(&str, Kind)]) -> Kind {
     let member = |(name, kind): &(&str, Kind)| Member { name: (*name).to_owned(), kind: kind.clone() };
@@ -93,7 +93,10 @@ impl Device {
     }
 
     fn discover(&mut self, kept: Option<Model>) -> Result<(Model, usize), Error> {
-        let mut run = Discovery::new(kept);
+        self.run(Discovery::new(kept))
+    }
+
+    fn run(&mut self, mut run: Discovery) -> Result<(Model, usize), Error> {
         let mut under_way = Vec::new();
         loop {
             while let Some(request) = run.next_request() {
@@ -172,4 +175,37 @@ fn a_lost_device_ends_the_discovery() {
     let request = run.next_request().unwrap();
     let lost = Err(Error::SessionOver("gone".to_owned()));
     assert!(matches!(run.answer(&request, lost), Err(Error::SessionOver(_))));
+}
+
+#[test]
+fn only_what_is_configured_is_asked_for() {
+    let mut device = Device::new();
+    device.domains.insert("LD3", vec!["LLN0", "LLN0$RP", "LLN0$RP$urcb01", "GGIO1"]);
+    let address = Address::parse("LD1/GGIO1.Ind1").unwrap();
+    let types = |device: &Device| -> Vec<String> {
+        let asked = device.asked.iter().filter_map(|request| match request {
+            Request::TypeOf(name) => Some(name.to_string()),
+            _ => None,
+        });
+        let mut asked: Vec<String> = asked.collect();
+        asked.sort();
+        asked
+    };
+    let (model, _) = device.run(Discovery::of(None, [&address])).unwrap();
+    assert_eq!(types(&device), ["LD1/GGIO1", "LD3/LLN0"], "the node configured, and one that reports");
+    assert!(model.kind(&Name::new("LD1", "GGIO1$ST$Ind1")).is_some());
+
+    // The same nodes again: nothing to ask. One more: the kept model does not suffice.
+    device.asked.clear();
+    assert_eq!(device.run(Discovery::of(Some(model.clone()), [&address])).unwrap().0, model);
+    assert!(types(&device).is_empty());
+    let other = Address::parse("LD2/GGIO1.Ind1").unwrap();
+    let (more, _) = device.run(Discovery::of(Some(model.clone()), [&address, &other])).unwrap();
+    assert_eq!(types(&device), ["LD1/GGIO1", "LD2/GGIO1", "LD3/LLN0"]);
+    assert_eq!(more.signature, model.signature);
+    // A node the device does not have is no reason to ask again.
+    device.asked.clear();
+    let absent = Address::parse("LD1/XCBR9.Pos").unwrap();
+    device.run(Discovery::of(Some(model), [&address, &absent])).unwrap();
+    assert!(types(&device).is_empty());
 }
