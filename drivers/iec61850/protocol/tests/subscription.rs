@@ -142,6 +142,8 @@ fn an_unbuffered_block_is_reserved_set_enabled_and_interrogated() {
     assert!(!subscription.block.options.entry_id());
     assert_eq!(subscription.members, [Some(Name::new("LD", "GGIO1$ST$Ind1"))]);
 
+    let first = Report { id: subscription.block.id.clone(), members: 1, ..report(0) };
+    assert!(matches!(Follower::of(&subscription).take(first), Taken::Complete(_, None)));
     let probe = device.answer(&subscription.probe()).unwrap();
     assert!(Subscription::lives(&probe));
     device.written.clear();
@@ -324,7 +326,7 @@ fn gap(taken: Taken) -> Option<Gap> {
 
 #[test]
 fn numbers_of_reports_are_followed_over_their_wrap() {
-    let mut follower = Follower::new("r", 3, Some(1), 8);
+    let mut follower = Follower::new("r", Some(&Name::new("LD", "LLN0$ds")), 3, Some(1), 8);
     for sequence in [254, 255, 0, 1] {
         assert_eq!(gap(follower.take(report(sequence))), None, "{sequence}");
     }
@@ -333,7 +335,7 @@ fn numbers_of_reports_are_followed_over_their_wrap() {
     assert_eq!(gap(follower.take(report(5))), Some(Gap::Sequence { expected: 6, got: 5 }));
     let overflow = Report { overflow: true, ..report(6) };
     assert_eq!(gap(follower.take(overflow)), Some(Gap::Overflow));
-    let mut wide = Follower::new("r", 3, Some(1), 16);
+    let mut wide = Follower::new("r", Some(&Name::new("LD", "LLN0$ds")), 3, Some(1), 16);
     wide.take(report(255));
     assert_eq!(gap(wide.take(report(256))), None);
     wide.take(report(65_534));
@@ -343,9 +345,12 @@ fn numbers_of_reports_are_followed_over_their_wrap() {
 
 #[test]
 fn reports_of_others_and_of_another_engineering_are_not_used() {
-    let mut follower = Follower::new("r", 3, Some(1), 8);
+    let mut follower = Follower::new("r", Some(&Name::new("LD", "LLN0$ds")), 3, Some(1), 8);
     let other = Report { id: "r2".into(), ..report(0) };
     assert_eq!(follower.take(other.clone()), Taken::NotMine(other));
+    let same_name = Report { data_set: Some("LD/LLN0$ds2".into()), members: 9, ..report(0) };
+    assert_eq!(follower.take(same_name.clone()), Taken::NotMine(same_name));
+    assert_eq!(gap(follower.take(Report { data_set: Some("LD/LLN0$ds".into()), ..report(0) })), None);
     let revised = gap(follower.take(Report { revision: Some(2), ..report(0) })).unwrap();
     assert_eq!(revised, Gap::Revision { expected: 1, got: 2 });
     assert!(revised.needs_subscription());
@@ -355,7 +360,7 @@ fn reports_of_others_and_of_another_engineering_are_not_used() {
 
 #[test]
 fn segments_are_put_together_or_dropped() {
-    let mut follower = Follower::new("r", 3, Some(1), 8);
+    let mut follower = Follower::new("r", Some(&Name::new("LD", "LLN0$ds")), 3, Some(1), 8);
     assert_eq!(follower.take(segment(9, 0, true)), Taken::Partial);
     assert_eq!(follower.take(segment(9, 1, true)), Taken::Partial);
     let Taken::Complete(whole, None) = follower.take(segment(9, 2, false)) else { panic!() };
@@ -372,7 +377,7 @@ fn segments_are_put_together_or_dropped() {
 
 #[test]
 fn a_report_without_end_is_bounded() {
-    let mut follower = Follower::new("r", 3, Some(1), 8);
+    let mut follower = Follower::new("r", Some(&Name::new("LD", "LLN0$ds")), 3, Some(1), 8);
     let mut lost = 0;
     for number in 0..20_000 {
         if let Taken::Lost(Gap::Segments) = follower.take(segment(1, number, true)) {

@@ -6,7 +6,9 @@
 
 use std::fmt;
 
+use super::subscribe::Subscription;
 use crate::limits::MAX_REPORT_ENTRIES;
+use crate::name::Name;
 use crate::report::Report;
 
 /// Something of a block's reports was lost.
@@ -78,6 +80,7 @@ pub enum Taken {
 #[derive(Debug, Clone)]
 pub struct Follower {
     id: String,
+    data_set: Option<String>,
     members: usize,
     revision: Option<u32>,
     highest: u32,
@@ -86,17 +89,34 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// For a block that is ours.
+    #[must_use]
+    pub fn of(subscription: &Subscription) -> Self {
+        let block = &subscription.block;
+        let members = subscription.members.len();
+        Self::new(&block.id, block.data_set.as_ref(), members, block.revision, block.sequence_bits)
+    }
+
     /// For a block whose reports are called `id`, with a data set of so many members, `ConfRev` and so many bits
     /// of `SqNum`.
     #[must_use]
-    pub fn new(id: &str, members: usize, revision: Option<u32>, sequence_bits: u8) -> Self {
+    pub fn new(
+        id: &str,
+        data_set: Option<&Name>,
+        members: usize,
+        revision: Option<u32>,
+        sequence_bits: u8,
+    ) -> Self {
         let highest = 1_u32.checked_shl(u32::from(sequence_bits)).map_or(u32::MAX, |end| end.wrapping_sub(1));
-        Self { id: id.to_owned(), members, revision, highest, last: None, partial: None }
+        let data_set = data_set.map(Name::to_string);
+        Self { id: id.to_owned(), data_set, members, revision, highest, last: None, partial: None }
     }
 
     /// Takes a report or segment.
     pub fn take(&mut self, report: Report) -> Taken {
-        if report.id != self.id {
+        // Blocks may share a name; then the data set tells them apart.
+        let other_set = matches!((&self.data_set, &report.data_set), (Some(mine), Some(its)) if mine != its);
+        if report.id != self.id || other_set {
             return Taken::NotMine(report);
         }
         if let (Some(expected), Some(got)) = (self.revision, report.revision)
