@@ -21,6 +21,8 @@ struct Fed {
     number: usize,
     point: Point,
     update: Update,
+    /// Its place among those the report at hand has touched.
+    touched: Option<usize>,
 }
 
 /// A value that came by report.
@@ -54,7 +56,7 @@ impl Feed {
                     route.push(fed.len());
                 }
             }
-            fed.push(Fed { number, point, update: Update::default() });
+            fed.push(Fed { number, point, update: Update::default(), touched: None });
         }
         (Self { members, routes, points: fed }, left_out)
     }
@@ -79,16 +81,19 @@ impl Feed {
                     Err(_) => fed.update.fail(),
                 }
                 let reason = entry.reason.unwrap_or_default();
-                // Members of one point stand beside each other in every sensible data set: look from the end.
-                match touched.iter_mut().rev().find(|(known, _)| known == place) {
+                match fed.touched.and_then(|place| touched.get_mut(place)) {
                     Some((_, all)) => *all = both(*all, reason),
-                    None => touched.push((*place, reason)),
+                    None => {
+                        fed.touched = Some(touched.len());
+                        touched.push((*place, reason));
+                    }
                 }
             }
         }
         let mut arrivals = Vec::with_capacity(touched.len());
         for (place, reason) in touched {
             let Some(fed) = self.points.get_mut(place) else { continue };
+            fed.touched = None;
             let Some(mut reading) = fed.update.finish(&fed.point) else { continue };
             let cause = Cause::of(reason);
             if reading.time.is_none() && cause.is_some_and(|cause| cause != Cause::Integrity) {
