@@ -288,9 +288,13 @@ impl Session {
         self.end(reason);
     }
 
-    /// The transport has ended.
+    /// The transport has ended. Many devices refuse an association just so.
     pub fn disconnected(&mut self, reason: &str) {
-        self.end(reason);
+        if self.association.negotiated().is_some() {
+            self.end(reason);
+        } else {
+            self.end(&format!("{reason} before it was associated; check the password and the selectors"));
+        }
     }
 
     /// True while requests are taken.

@@ -199,3 +199,18 @@ fn a_password_travels_and_is_never_printed() {
         assert!(associate.windows(part.len()).any(|window| window == part), "{associate:02x?}");
     }
 }
+
+#[test]
+fn a_connection_closed_instead_of_an_association_names_the_password() {
+    let mut session = Session::new(Settings::default());
+    session.start(Duration::ZERO);
+    session.disconnected("connection closed");
+    let reason = "connection closed before it was associated; check the password and the selectors";
+    assert_eq!(session.event(Duration::ZERO), Some(Event::Closed(reason.to_owned())));
+
+    // Nor where a device ends a release by closing.
+    let mut pair = pair();
+    pair.session.release(pair.now);
+    pair.session.disconnected("connection closed");
+    assert_eq!(pair.session.event(pair.now), Some(Event::Closed("connection closed".to_owned())));
+}
