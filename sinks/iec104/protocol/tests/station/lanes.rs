@@ -6,7 +6,7 @@ use busbar_iec104::asdu::{Element, Qds, Reason, Stamp, TypeId};
 use busbar_iec104::link::Input;
 use busbar_iec104::station::{Config, ConnectionId, Event, Output, Point};
 
-use crate::bench::{Bench, config, good, objects, point};
+use crate::bench::{Bench, asdu, config, good, objects, point};
 
 fn stations(lanes: usize) -> Config {
     let points = (1..=200).map(|ioa| point(ioa, TypeId::M_ME_TF_1)).collect();
@@ -68,6 +68,26 @@ fn order_holds_across_types_and_causes() {
     bench.flush();
     let ioas: Vec<u32> = objects(&bench.take(1)).into_iter().map(|(_, _, o)| o.ioa).collect();
     assert_eq!(ioas, [1, 1, 2, 1, 3, 1, 2, 2]);
+}
+
+#[test]
+fn values_made_for_a_test_travel_alone() {
+    let mut bench = Bench::started(stations(1));
+    for (record, test) in [(0, false), (1, false), (2, true), (3, true), (4, false)] {
+        let stamp = bench.now().utc;
+        let event =
+            Event { record, point: 0, element: number(record), stamp, reason: Reason::SPONTANEOUS, test };
+        bench.station.event(0, event, &mut Vec::new()).unwrap();
+    }
+    for place in [3, 4] {
+        bench.station.update(place, number(9), true).unwrap();
+    }
+    bench.flush();
+    let heads: Vec<_> = bench.take(1).iter().map(|asdu| (asdu[1], asdu[2])).collect();
+    assert_eq!(heads, [(2, 3), (2, 0x83), (1, 3)]);
+    let gi = asdu(TypeId::C_IC_NA_1, Reason::ACTIVATION, 1, 0, Element::Interrogation(20));
+    let heads: Vec<_> = bench.ask(1, &gi).iter().map(|asdu| (asdu[1], asdu[2])).collect();
+    assert_eq!(heads[..4], [(1, 7), (3, 20), (2, 0x80 | 20), (30, 20)]);
 }
 
 #[test]
