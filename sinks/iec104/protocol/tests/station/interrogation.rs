@@ -151,6 +151,24 @@ fn events_go_out_during_an_interrogation_and_it_goes_on() {
 }
 
 #[test]
+fn no_number_of_events_starves_an_interrogation() {
+    let mut bench = Bench::new(thousand_each());
+    for record in 0..9_000 {
+        bench.event(0, record, 0, good(record % 2 == 1));
+    }
+    bench.open_with(1, 0, 30_000);
+    bench.start(1);
+    let mut seen = bench.ask(1, &interrogation(1, 20));
+    while bench.station.pending(0) > 0 {
+        bench.acknowledge(1);
+        seen.extend(bench.take(1));
+    }
+    let end = seen.iter().position(|a| a[0] == 100 && a[2] == 10).expect("the interrogation ends");
+    let events = seen.iter().skip(end).filter(|a| a[0] == 30).count();
+    assert!(events > 100, "long before the events do: {events}");
+}
+
+#[test]
 fn an_interrogation_runs_once_and_can_be_ended() {
     let mut bench = Bench::new(thousand_each());
     bench.open_with(1, 0, 30_000);

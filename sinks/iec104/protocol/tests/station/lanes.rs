@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use busbar_iec104::apci::{Seq, Unnumbered, information, supervision};
 use busbar_iec104::asdu::{Element, Qds, Reason, Stamp, TypeId};
 use busbar_iec104::link::Input;
 use busbar_iec104::station::{Config, ConnectionId, Event, Output, Point};
@@ -114,7 +115,7 @@ fn a_record_with_several_objects_is_confirmed_with_the_last() {
         bench.event(0, 5, n, number(1));
     }
     bench.flush();
-    bench.raw(1, &busbar_iec104::apci::supervision(busbar_iec104::apci::Seq::new(1)));
+    bench.raw(1, &supervision(Seq::new(1)));
     assert_eq!(confirmed(&mut bench, 0), [] as [u64; 0], "16 of 20");
     bench.acknowledge(1);
     assert_eq!(confirmed(&mut bench, 0), [5]);
@@ -129,7 +130,7 @@ fn what_was_not_acknowledged_comes_again_in_order() {
         bench.event(0, n, 0, number(n));
     }
     bench.flush();
-    bench.raw(1, &busbar_iec104::apci::supervision(busbar_iec104::apci::Seq::new(1)));
+    bench.raw(1, &supervision(Seq::new(1)));
     bench.cut(1);
     assert_eq!(confirmed(&mut bench, 0), [15]);
     for n in 50..60 {
@@ -188,6 +189,43 @@ fn of_a_group_one_connection_is_started() {
     bench.event(0, 21, 0, number(21));
     bench.flush();
     assert_eq!((numbers(&bench.take(1)), bench.take(2).len()), (vec![21], 0));
+}
+
+#[test]
+fn what_was_asked_before_a_stop_is_not_answered_after_it() {
+    let mut bench = Bench::new(stations(1));
+    for n in 0..200 {
+        bench.event(0, n, 0, number(n));
+    }
+    let now = bench.now();
+    for id in [1, 2] {
+        assert!(bench.station.opened(now, ConnectionId(id), 0));
+    }
+    let start = Unnumbered::StartAct.frame().to_vec();
+    let test = asdu(TypeId::C_TS_NA_1, Reason::ACTIVATION, 1, 0, Element::Test(0x55aa));
+    let gi = asdu(TypeId::C_IC_NA_1, Reason::ACTIVATION, 1, 0, Element::Interrogation(20));
+    let asked = |number, asdu: &[u8]| information(Seq::new(number), Seq::new(0), asdu).unwrap();
+    let mut out = Vec::new();
+    for (id, frame) in [
+        (1, start.clone()),
+        // The window is full of events, so the answers wait.
+        (1, asked(0, &test)),
+        (1, asked(1, &gi)),
+        (2, start.clone()),
+        (1, start),
+        (1, supervision(Seq::new(12)).to_vec()),
+    ] {
+        bench.station.received(now, ConnectionId(id), &frame, &mut out);
+    }
+    assert_eq!(bench.station.started(0), Some(ConnectionId(1)));
+    let types: Vec<u8> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Transmit { connection: ConnectionId(1), bytes } => bytes.get(6).copied(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(types, [36; 24], "events, and again");
 }
 
 #[test]
