@@ -70,7 +70,8 @@ fn model() -> Model {
                 ("t", T),
             ]),
         ),
-        ("Tap", with_qt(&[("valWTr", tap)])),
+        ("Tap", with_qt(&[("valWTr", tap.clone())])),
+        ("Isc", with_qt(&[("valWTr", tap)])),
         ("Spc", controlled(Kind::Boolean)),
         ("Pos", controlled(Kind::Bits(2))),
         ("Inc", controlled(Kind::Integer(32))),
@@ -83,11 +84,14 @@ fn model() -> Model {
         ("A", wye),
         ("PPV", s(&[("phsAB", cmv())])),
         ("Apc", with_qt(&[("mxVal", analogue())])),
+        ("Bac", with_qt(&[("mxVal", analogue())])),
+        ("Seq", s(&[("c1", cmv()), ("c2", cmv()), ("c3", cmv())])),
     ]);
     let cf = s(&[
         ("TotW", s(&[("units", s(&[("SIUnit", Kind::Integer(8)), ("multiplier", Kind::Integer(8))]))])),
         ("Raw", s(&[("sVC", s(&[("scaleFactor", Kind::Float32), ("offset", Kind::Float32)]))])),
         ("Apc", s(&[("ctlModel", Kind::Integer(8))])),
+        ("Bac", s(&[("persistent", Kind::Boolean)])),
     ]);
     let co = s(&[
         ("Spc", oper(Kind::Boolean)),
@@ -95,6 +99,7 @@ fn model() -> Model {
         ("Inc", oper(Kind::Integer(32))),
         ("Enc", oper(Kind::Integer(8))),
         ("Tap", oper(Kind::Bits(2))),
+        ("Isc", oper(Kind::Integer(8))),
     ]);
     let sp = s(&[("Set", s(&[("setMag", analogue())]))]);
     let dc = s(&[("Ind1", s(&[("d", Kind::Text(-255))]))]);
@@ -174,6 +179,9 @@ fn every_class_gives_value_quality_and_time_of_its_own() {
         ("A.phsC.cVal.ang", Cdc::Cmv, "phsC$cVal$ang$f", "phsC$q", "phsC$t"),
         ("PPV.phsAB", Cdc::Cmv, "phsAB$cVal$mag$f", "phsAB$q", "phsAB$t"),
         ("Apc", Cdc::Apc, "mxVal$f", "q", "t"),
+        ("Bac", Cdc::Bac, "mxVal$f", "q", "t"),
+        ("Isc", Cdc::Isc, "valWTr$posVal", "q", "t"),
+        ("Seq.c2", Cdc::Cmv, "c2$cVal$mag$f", "c2$q", "c2$t"),
     ] {
         let point = point(&format!("LD/X1.{address}"));
         let full = |part: &str| format!("{}${part}", point.object.item);
@@ -298,7 +306,7 @@ fn what_is_not_there_is_said_with_what_is() {
         ("LD/X2.Ind1", "LD/X2.Ind1: LD has no logical node X2; it has X1"),
         ("LD/X1.A", "LD/X1.A: class WYE has several values; name one of phsA, phsB, phsC"),
         ("LD/X1.Ind1.val", "LD/X1.Ind1.val: X1.Ind1 has no val; it has d, q, stVal, t"),
-        ("LD/X1$MX$Ind1", "LD/X1$MX$Ind1: X1 has no Ind1; it has A, Apc, Cmv, PPV, Raw, TotW"),
+        ("LD/X1$MX$Ind1", "LD/X1$MX$Ind1: X1 has no Ind1; it has A, Apc, Bac, Cmv, PPV, Raw, Seq, TotW"),
     ] {
         assert_eq!(refusal(address), sentence);
     }
