@@ -17,8 +17,9 @@ impl World {
         let at = self.now.mono_ns + self.rng.range(50, 700) * MS;
         self.at(at, Happening::Chaos);
         let sink = self.rng.below(self.site.sinks.len() as u64) as usize;
-        match self.rng.below(21) {
+        match self.rng.below(23) {
             20 => self.job(sink, Job::Again),
+            21 | 22 => self.set_clock(),
             0..=6 => self.far_mood(sink),
             7 | 8 => self.disconnect(sink),
             9..=11 => self.file_mood(sink),
@@ -65,6 +66,18 @@ impl World {
         (writer.file.full, writer.slow, writer.open_fails) = (full, slow, fails);
         writer.ill_ns = (full || slow || fails).then_some(absolute_ns).or(writer.ill_ns);
         self.note(|| format!("file {sink}: full {full}, slow {slow}, cannot be opened {fails}"));
+    }
+
+    /// The wall clock is set, by years: nothing expires by that, nothing stops, no number comes back.
+    pub(crate) fn set_clock(&mut self) {
+        const YEAR_NS: i64 = 365 * 86_400 * 1_000_000_000;
+        let years = self.rng.range(1, 20) as i64;
+        let back = self.rng.chance(50);
+        let step = if back { -years * YEAR_NS } else { years * YEAR_NS };
+        self.now.wall_ns += step;
+        self.set_ns += step;
+        self.stats.clock_steps += 1;
+        self.note(|| format!("the clock is set by {years} years, back: {back}"));
     }
 
     /// The plugin loses the instance: it stops by itself.

@@ -63,7 +63,7 @@ impl World {
                 for point in self.groups[&read.group].clone() {
                     let value = self.core.points(None).nth(point as usize).map(|view| view.value);
                     let value = value.filter(|value| *value != Value::None).unwrap_or(Value::Uint(0));
-                    let ts = self.now.wall_ns;
+                    let ts = self.now.wall_ns - self.set_ns;
                     samples.push(point, ts, &value, Quality::GOOD, Flags::new(Cause::Poll, 0));
                 }
                 let push = Push { instance, request, token: 0, flags: batch::LAST, samples };
@@ -142,7 +142,19 @@ impl World {
 
     pub(crate) fn begin_job(&mut self, sink: usize) {
         let slow = self.writers[sink].slow;
-        let delay = if slow { self.rng.range(200, 3000) } else { self.rng.range(1, 15) };
+        let delay = match slow {
+            true if self.rng.chance(3) => {
+                // Longer than any sync that ends: the core says that the disk does not answer.
+                self.stats.silences += 1;
+                if matches!(self.writers[sink].jobs.front(), Some(Job::Open)) {
+                    // What is in memory is delivered meanwhile, before a backlog that nobody knows.
+                    self.fars[sink].ordered = false;
+                }
+                self.rng.range(11_000, 20_000)
+            }
+            true => self.rng.range(200, 3000),
+            false => self.rng.range(1, 15),
+        };
         if slow {
             self.writers[sink].ill_ns = Some(self.absolute_ns() + delay * MS);
         }

@@ -66,6 +66,7 @@ fn run_many(first: u64) {
     assert!(total.failed_transactions > 100 && total.dropped_by_file > 10, "{total:?}");
     assert!(total.duplicates > 10 && total.retries > 100 && total.refused_records > 10, "{total:?}");
     assert!(total.tokens_ok > 10 && total.tokens_failed > 10 && total.stops > 10, "{total:?}");
+    assert!(total.clock_steps > 100 && total.silences > 10, "{total:?}");
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Stats {
     pub(crate) tokens_ok: u64,
     pub(crate) tokens_failed: u64,
     pub(crate) stops: u64,
+    pub(crate) clock_steps: u64,
+    pub(crate) silences: u64,
 }
 
 impl Stats {
@@ -29,7 +31,7 @@ impl Stats {
         }
     }
 
-    fn all(&mut self) -> [&mut u64; 18] {
+    fn all(&mut self) -> [&mut u64; 20] {
         [
             &mut self.steps,
             &mut self.measured,
@@ -49,6 +51,8 @@ impl Stats {
             &mut self.tokens_ok,
             &mut self.tokens_failed,
             &mut self.stops,
+            &mut self.clock_steps,
+            &mut self.silences,
         ]
     }
 }

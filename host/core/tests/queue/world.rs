@@ -67,6 +67,8 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) core: Core,
     pub(crate) now: Now,
+    /// By how much the gateway's clock was set; those of the devices were not.
+    pub(crate) set_ns: i64,
     /// Nanoseconds of the runs before.
     pub(crate) before_ns: u64,
     pub(crate) site: Site,
@@ -121,6 +123,7 @@ impl World {
             seed,
             core,
             now,
+            set_ns: 0,
             before_ns: 0,
             writers,
             fars,
@@ -325,7 +328,7 @@ impl World {
                 values.push(self.next_value);
                 self.expect(device, point as usize, self.next_value);
                 let value = Value::Uint(self.next_value);
-                let ts_ns = self.now.wall_ns;
+                let ts_ns = self.now.wall_ns - self.set_ns;
                 samples.push(first + point, ts_ns, &value, Quality::GOOD, Flags::new(cause, 0));
             }
         }

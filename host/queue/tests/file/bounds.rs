@@ -103,6 +103,42 @@ fn time_between_runs_counts_only_when_it_is_known() {
     }
 }
 
+/// The wall clock is set by years, while the file is open and while it is closed: age goes on as time passed.
+#[test]
+fn a_clock_that_is_set_expires_nothing() {
+    const YEAR: i64 = 365 * 86_400 * S as i64;
+    for years in [-50, -1, 1, 10] {
+        let mut place = Place::new();
+        place.options.limits.max_age = Duration::from_secs(100);
+        let wall = place.options.now.wall_ns;
+        let (mut file, _) = place.open();
+        commit(&mut file, &rows(vec![row(1..=10, 0)], 0));
+        // Set while it runs, and the kernel believes the new time.
+        file.set_wall(wall + years * YEAR, true);
+        let at = |now_ns| Transaction { now_ns, ..Transaction::default() };
+        let committed = commit(&mut file, &at(50 * S));
+        assert_eq!((committed.ledger.pending, committed.oldest_age_ns), (10, 50 * S), "{years}");
+        file.close().unwrap();
+        // Closed for a moment by the new clock.
+        place.options.now =
+            Now { mono_ns: 0, wall_ns: wall + years * YEAR + 20 * S as i64, synchronised: true };
+        let (mut file, recovered) = place.open();
+        assert_eq!((recovered.ledger.pending, recovered.oldest_age_ns), (10, 70 * S), "{years}");
+        // Set while it was closed: back, by more than a year, or by a clock that nobody vouches for.
+        for (jump, synchronised) in [(-years.abs() * YEAR, true), (2 * YEAR, true), (YEAR / 2, false)] {
+            file.close().unwrap();
+            place.options.now.wall_ns += jump;
+            place.options.now.synchronised = synchronised;
+            let recovered;
+            (file, recovered) = place.open();
+            assert_eq!((recovered.ledger.pending, recovered.oldest_age_ns), (10, 70 * S), "{years} {jump}");
+        }
+        // It expires by the time that passes.
+        let committed = commit(&mut file, &at(31 * S));
+        assert_eq!(committed.ledger.dropped[EXPIRED], 10, "{years}");
+    }
+}
+
 #[test]
 fn a_drained_file_gives_its_room_back() {
     let place = Place::new();
