@@ -458,6 +458,27 @@ pub(crate) fn rounds(count: usize) {
     }
 }
 
+/// Distinct files that one process loads (ARCHITECTURE.md, "Upgrade of a plugin"); three of them are there at the start.
+const LOADS: usize = 64;
+
+/// So many versions of one driver, one after another, in the host's process as long as there is room.
+pub(crate) fn fill(count: usize) {
+    let plant = Plant::start(1, "in-process", Duration::from_secs(1));
+    let pid = plant.gateway.process.id();
+    let file = plant.gateway.site.dir.path().join("next.so");
+    for number in 1..=count {
+        fs::write(&file, Plugins::variant(MODBUS, 1000 + number)).unwrap();
+        let done = plant.gateway.cli(&["plugin", "upgrade", "modbus", "next.so"]).expect(0);
+        let row = plugin(&plant.gateway, "modbus");
+        let fits = 3 + number <= LOADS;
+        assert_eq!(row["worker_pid"].is_null(), fits, "version {number}: {row}");
+        let said = done.text().contains("64 plugin versions are loaded in this process");
+        assert_eq!(said, !fits, "version {number}: {done:?}");
+        plant.is_well();
+    }
+    assert_eq!(plant.gateway.process.id(), pid);
+}
+
 /// More upgrades than these are run to see what they cost in memory.
 const MANY: usize = 20;
 

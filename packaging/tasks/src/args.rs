@@ -68,7 +68,8 @@ impl Task {
             }
             Self::Soak => {
                 "`cargo task soak upgrade`: the Modbus driver under 20 meters at 200 ms, v1 -> v2 -> v1 ten times, then 60\n\
-                 versions one after another; says the longest gap and what the memory did. About 13 minutes.\n\
+                 versions one after another; says the longest gap and what the memory did; then more versions than one process may\n\
+                 load. About 16 minutes.\n\
                  `cargo task soak queue`: the queue file, 1000 times killed with kill -9, 2000 times damaged at random. About 10\n\
                  minutes.\n\
                  `cargo task soak survival`: gateway, broker and EMS killed at 200 random moments under load, compared with what\n\

@@ -9,6 +9,8 @@ use crate::setup;
 
 /// v1 -> v2 -> v1 ten times; then as many versions as a process may load, nearly.
 const UPGRADES: [(&str, &str); 2] = [("20", "20 upgrades"), ("60", "60 upgrades")];
+/// More than a process may load.
+const LOADS: (&str, &str) = ("66", "66 versions, more than a process may load");
 
 /// kill -9 and far sides taken down; records of the long outage. Options of the command line come after these.
 const SURVIVAL: (&str, &str) = ("BUSBAR_TEST_ROUNDS", "200");
@@ -48,8 +50,11 @@ pub(crate) fn run(report: &mut Report, rest: &[String], story: &[(&'static str, 
     }
     if wants("upgrade") {
         for (upgrades, title) in UPGRADES {
-            gateway(report, title, "timed::upgrade", &[("BUSBAR_UPGRADES", upgrades.to_owned())]);
+            let story = "timed::upgrade::twenty_meters";
+            gateway(report, title, story, &[("BUSBAR_UPGRADES", upgrades.to_owned())]);
         }
+        let story = "timed::upgrade::more_versions";
+        gateway(report, LOADS.1, story, &[("BUSBAR_UPGRADES", LOADS.0.to_owned())]);
     }
 }
 

@@ -9,3 +9,11 @@ fn twenty_meters_do_not_notice() {
     let asked = std::env::var("BUSBAR_UPGRADES").ok().and_then(|text| text.parse().ok());
     crate::upgrade::rounds(asked.unwrap_or(UPGRADES));
 }
+
+/// A process loads 64 distinct files at most; what comes then stays in its worker and says so, and is replaced like any.
+/// The short form stays below the bound, where nothing of it is to be seen.
+#[test]
+fn more_versions_than_a_process_may_load() {
+    let asked = std::env::var("BUSBAR_UPGRADES").ok().and_then(|text| text.parse().ok());
+    crate::upgrade::fill(asked.unwrap_or(UPGRADES));
+}
