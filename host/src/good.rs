@@ -32,11 +32,6 @@ struct Kept {
     copy: String,
 }
 
-/// The files of a configuration, the main file first.
-pub(crate) fn files(loaded: &Loaded) -> Vec<PathBuf> {
-    loaded.sources.files().iter().map(|source| source.path.clone()).collect()
-}
-
 /// Keeps copies of all files. What was kept before stays until the new index is in place.
 pub(crate) fn keep(data_dir: &Path, loaded: &Loaded) -> io::Result<()> {
     let folder = data_dir.join(FOLDER);

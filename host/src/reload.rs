@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use busbar_config::{HostSettings, Loaded};
+use busbar_config::{HostSettings, Loaded, Log, Sources};
 use busbar_contract::{Endpoint, Origin};
 use busbar_core::{
     model::Site,
@@ -28,8 +28,11 @@ use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    cli::{Prepared, prepare_as_running},
-    edge::{CoreHandle, NewConfig, place_queues, upgrade::Board},
+    cli::{Prepared, prepare_reload},
+    edge::{
+        CoreHandle, NewConfig, place_queues,
+        upgrade::{Board, Reloaded, Runs},
+    },
     good, logging,
     notify::Notifier,
 };
@@ -78,7 +81,15 @@ pub(crate) struct Reloader {
     /// What the process around the core runs with.
     host: HostSettings,
     wishes: mpsc::Receiver<Wish>,
-    files: Vec<PathBuf>,
+    files: Watched,
+}
+
+/// What happens next.
+enum Next {
+    Wish(Wish),
+    Look,
+    /// Nobody can wish any more: the host ends.
+    Closed,
 }
 
 /// A configuration without errors.
@@ -86,6 +97,7 @@ struct Checked {
     site: Site,
     probed: Vec<Result<Probed, String>>,
     endpoints: BTreeMap<String, Result<Endpoint, String>>,
+    copies: BTreeMap<String, String>,
 }
 
 /// A configuration from the files.
@@ -102,64 +114,63 @@ impl Reloader {
         core: CoreHandle,
         host: HostSettings,
         wishes: mpsc::Receiver<Wish>,
-        files: Vec<PathBuf>,
+        files: Watched,
     ) -> Self {
         Self { config, core, host, wishes, files }
     }
 
     /// Never ends.
     pub(crate) async fn serve(mut self, notifier: &Notifier) {
-        let mut seen = fingerprint(&self.files);
+        let mut seen = self.files.fingerprint();
         let mut changing: Option<Fingerprint> = None;
         loop {
-            let wish = tokio::select! {
-                wish = self.wishes.recv() => wish,
-                () = tokio::time::sleep(WATCH_EVERY), if self.host.watch_config => None,
-            };
-            match wish {
-                Some(wish) => {
-                    let answer = self.reload(wish.dry_run, wish.origin, notifier).await;
+            match next(&mut self.wishes, self.host.watch_config).await {
+                Next::Wish(Wish { dry_run: true, answer, .. }) => {
                     // Whoever asked may be gone.
-                    let _ = wish.answer.send(answer);
-                    seen = fingerprint(&self.files);
+                    let _ = answer.send(self.compare().await);
                 }
-                None if self.host.watch_config => {
-                    let now = fingerprint(&self.files);
+                Next::Wish(Wish { origin, answer, .. }) => {
+                    let (done, now) = self.reload_seen(origin, notifier).await;
+                    (seen, changing) = (now.unwrap_or(seen), None);
+                    let _ = answer.send(done);
+                }
+                Next::Look => {
+                    let now = self.files.fingerprint();
                     // Only when nothing moved since the last look: an editor may still be writing.
                     // Nor while an upgrade would have it refused: it is looked at again after it.
                     let free = upgrading(&self.core.board()).is_none();
                     if free && now != seen && changing.as_ref() == Some(&now) {
                         tracing::info!("a file of the configuration changed: reloading");
                         let origin = Origin { sink: "watch_config".into(), ..Origin::default() };
-                        let _ = self.reload(false, origin, notifier).await;
-                        seen = fingerprint(&self.files);
-                        changing = None;
+                        let (_, now) = self.reload_seen(origin, notifier).await;
+                        (seen, changing) = (now.unwrap_or(seen), None);
                     } else {
                         changing = (now != seen).then_some(now);
                     }
                 }
-                // Nobody can wish any more: the host ends.
-                None => std::future::pending::<()>().await,
+                Next::Closed => std::future::pending::<()>().await,
             }
         }
     }
 
-    async fn reload(&mut self, dry_run: bool, origin: Origin, notifier: &Notifier) -> Answer {
-        if dry_run {
-            return self.compare().await;
-        }
+    /// Reloads; with the answer what was seen of the files, unless it could not even be tried. A file that is written while
+    /// they are read shows at the next look.
+    async fn reload_seen(&mut self, origin: Origin, notifier: &Notifier) -> (Answer, Option<Fingerprint>) {
+        let (files, before) = (self.files.clone(), self.files.fingerprint());
         notifier.reloading();
         let answer = self.apply(origin).await;
         notifier.send("READY=1");
         tell(&answer);
-        answer
+        let seen = if self.files == files { before } else { self.files.fingerprint() };
+        let tried = answer.error.is_empty();
+        (answer, tried.then_some(seen))
     }
 
     /// Reads and checks the files on a thread of its own.
     async fn read(&self) -> Result<Read, String> {
         let config = self.config.clone();
-        let data_dir = self.host.data_dir.clone();
-        let task = tokio::task::spawn_blocking(move || read(&config, &data_dir));
+        let host = self.host.clone();
+        let task = tokio::task::spawn_blocking(move || read(&config, &host));
         task.await.map_err(|_| "the check of the configuration ended by a bug of Busbar".to_owned())
     }
 
@@ -193,7 +204,10 @@ impl Reloader {
         };
         let mut answer = problems(&read.loaded);
         let Read { loaded, host, checked } = read;
-        let Some(Checked { site, probed, endpoints }) = checked else { return answer };
+        // Also when they are refused: what is mended next may be a file that only these name.
+        self.files = Watched::of(&loaded.sources);
+        let Some(Checked { site, probed, endpoints, copies }) = checked else { return answer };
+        let runs = running(&site, &probed);
         let limit = site.host.reload_timeout + GRACE;
         // One may have begun meanwhile. One that begins from here on meets the reload in the core and waits for it.
         if let Some(error) = upgrading(&self.core.board()) {
@@ -208,7 +222,14 @@ impl Reloader {
             }
         };
         match reply {
-            Ok(Some(Reply::Reload(summary))) => self.accepted(*summary, &loaded, host, &mut answer),
+            Ok(Some(Reply::Reload(summary))) => {
+                if summary.outcome != Outcome::RolledBack {
+                    let brought = brought(&summary.difference, runs);
+                    let (watch, timeout) = (host.watch_plugins, host.upgrade_timeout);
+                    self.core.tell_upgrades(Reloaded { watch, timeout, brought, copies });
+                }
+                self.accepted(*summary, &loaded, host, &mut answer);
+            }
             Ok(Some(Reply::Failed(text))) => answer.error = text,
             Ok(_) => answer.error = "the host is stopping".to_owned(),
             Err(_) => answer.error = format!("the core did not decide within {} s", limit.as_secs()),
@@ -223,8 +244,11 @@ impl Reloader {
             if self.host.log.level != host.log.level {
                 self.set_level(&host, &mut summary);
             }
-            self.host.watch_config = host.watch_config;
-            self.files = good::files(loaded);
+            let words = take_over(&mut self.host, &host);
+            if !words.is_empty() && summary.outcome == Outcome::Unchanged {
+                summary.outcome = Outcome::Applied;
+            }
+            summary.notes.extend(words);
             if let Err(error) = good::keep(&self.host.data_dir, loaded) {
                 summary.notes.push(format!("the accepted configuration could not be kept: {error}"));
             }
@@ -248,9 +272,17 @@ impl Reloader {
     }
 }
 
-fn read(config: &Path, data_dir: &Path) -> Read {
-    let Prepared { mut loaded, catalog, .. } = prepare_as_running(config);
-    let host = loaded.host.clone();
+async fn next(wishes: &mut mpsc::Receiver<Wish>, watch: bool) -> Next {
+    tokio::select! {
+        wish = wishes.recv() => wish.map_or(Next::Closed, Next::Wish),
+        () = tokio::time::sleep(WATCH_EVERY), if watch => Next::Look,
+    }
+}
+
+/// `host` is what runs: the folders of the process do not change before a restart.
+fn read(config: &Path, host: &HostSettings) -> Read {
+    let Prepared { mut loaded, catalog, beginning } = prepare_reload(config, host);
+    let (data_dir, host) = (&host.data_dir, loaded.host.clone());
     let Some(mut site) = loaded.site.take() else { return Read { loaded, host, checked: None } };
     let endpoints = site
         .devices
@@ -261,7 +293,24 @@ fn read(config: &Path, data_dir: &Path) -> Read {
         .collect();
     let probed = catalog.probed(&site.plugins);
     place_queues(&mut site, &probed, data_dir);
-    Read { loaded, host, checked: Some(Checked { site, probed, endpoints }) }
+    let checked = Checked { site, probed, endpoints, copies: beginning.copies };
+    Read { loaded, host, checked: Some(checked) }
+}
+
+/// What would run of each plugin that can be loaded, with its name in a [`Difference`].
+fn running(site: &Site, probed: &[Result<Probed, String>]) -> Vec<(String, Runs)> {
+    let plugins = site.plugins.iter().zip(probed);
+    plugins
+        .filter_map(|(plugin, probed)| {
+            Some((Difference::plugin_word(plugin), Runs::of(plugin, probed.as_ref().ok()?)))
+        })
+        .collect()
+}
+
+/// Those that were loaded by the reload.
+fn brought(difference: &Difference, runs: Vec<(String, Runs)>) -> Vec<Runs> {
+    let added = |(word, _): &(String, Runs)| difference.plugins_added.contains(word);
+    runs.into_iter().filter(added).map(|(_, runs)| runs).collect()
 }
 
 /// An upgrade is under way. Between two of its hand-overs the core knows of none, so it is asked here.
@@ -276,20 +325,49 @@ fn problems(loaded: &Loaded) -> Answer {
     Answer { problems, text: loaded.render(false), ..Answer::default() }
 }
 
-/// Keys of the process around the core that differ: they wait for a restart.
+/// Keys of the process around the core that differ: they wait for a restart. Every key is named here or in [`take_over`];
+/// those of the core are in [`Difference`].
 fn restart_keys(old: &HostSettings, new: &HostSettings) -> Vec<String> {
+    let HostSettings {
+        data_dir,
+        plugin_dirs,
+        stage_dir,
+        log: Log { level: _, format, file },
+        admin,
+        upgrade_timeout: _,
+        watch_plugins: _,
+        watch_config: _,
+    } = new;
     [
-        ("host.data_dir", old.data_dir != new.data_dir),
-        ("host.plugin_dirs", old.plugin_dirs != new.plugin_dirs),
-        ("host.stage_dir", old.stage_dir != new.stage_dir),
-        ("host.log.format", old.log.format != new.log.format),
-        ("host.log.file", old.log.file != new.log.file),
-        ("host.admin", old.admin != new.admin),
+        ("host.data_dir", old.data_dir != *data_dir),
+        ("host.plugin_dirs", old.plugin_dirs != *plugin_dirs),
+        ("host.stage_dir", old.stage_dir != *stage_dir),
+        ("host.log.format", old.log.format != *format),
+        ("host.log.file", old.log.file != *file),
+        ("host.admin", old.admin != *admin),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)
     .map(|(key, _)| key.to_owned())
     .collect()
+}
+
+/// What applies at once; the words for it. The log level is switched apart, because that can fail.
+fn take_over(host: &mut HostSettings, new: &HostSettings) -> Vec<String> {
+    let mut words = Vec::new();
+    if host.watch_config != new.watch_config {
+        words.push(format!("watch_config: {}", new.watch_config));
+    }
+    if host.watch_plugins != new.watch_plugins {
+        words.push(format!("watch_plugins: {}", new.watch_plugins));
+    }
+    if host.upgrade_timeout != new.upgrade_timeout {
+        words.push(format!("upgrade_timeout: {} s", new.upgrade_timeout.as_secs_f64()));
+    }
+    host.watch_config = new.watch_config;
+    host.watch_plugins = new.watch_plugins;
+    host.upgrade_timeout = new.upgrade_timeout;
+    words
 }
 
 /// For the log: a reload by signal or by a changed file has nobody who waits for the answer.
@@ -312,62 +390,35 @@ fn tell(answer: &Answer) {
     }
 }
 
-/// What tells that files changed: their times and sizes, and those of their folders (new files of an include).
+/// What the configuration was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Watched {
+    files: Vec<PathBuf>,
+    /// Where a further file would be included.
+    folders: Vec<PathBuf>,
+}
+
+/// What tells that files changed: their times and sizes, and those of the folders in which includes look.
 type Fingerprint = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
 
-fn fingerprint(files: &[PathBuf]) -> Fingerprint {
-    let mut paths: Vec<PathBuf> = files.to_vec();
-    paths.extend(files.iter().skip(1).filter_map(|file| file.parent().map(Path::to_owned)));
-    paths.sort();
-    paths.dedup();
-    paths
-        .into_iter()
-        .map(|path| {
-            let meta = std::fs::metadata(&path).ok();
-            let mark = meta.and_then(|meta| Some((meta.modified().ok()?, meta.len())));
-            (path, mark)
-        })
-        .collect()
+impl Watched {
+    pub(crate) fn of(sources: &Sources) -> Self {
+        let files = sources.files().iter().map(|source| source.path.clone()).collect();
+        Self { files, folders: sources.folders().to_vec() }
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.files
+            .iter()
+            .chain(&self.folders)
+            .map(|path| {
+                let meta = std::fs::metadata(path).ok();
+                let mark = meta.and_then(|meta| Some((meta.modified().ok()?, meta.len())));
+                (path.clone(), mark)
+            })
+            .collect()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::edge::upgrade::Trial;
-
-    #[test]
-    fn a_changed_file_and_a_new_neighbour_show() {
-        let dir = tempfile::tempdir().unwrap();
-        let conf = dir.path().join("conf.d");
-        std::fs::create_dir(&conf).unwrap();
-        let files = [dir.path().join("plugins.toml"), conf.join("a.toml")];
-        for file in &files {
-            std::fs::write(file, "x").unwrap();
-        }
-        let first = fingerprint(&files);
-        assert_eq!(fingerprint(&files), first);
-        std::fs::write(&files[0], "xy").unwrap();
-        let second = fingerprint(&files);
-        assert_ne!(second, first);
-        std::fs::write(conf.join("b.toml"), "z").unwrap();
-        assert_ne!(fingerprint(&files), second);
-    }
-
-    #[test]
-    fn a_reload_waits_for_the_end_of_an_upgrade() {
-        let board = Board::default();
-        assert_eq!(upgrading(&board), None);
-        board.edit("driver/modbus", |shown| shown.trial = Some(Trial::default()));
-        let text = upgrading(&board).unwrap();
-        assert!(text.contains("driver/modbus") && text.contains("again"), "{text}");
-        board.edit("driver/modbus", |shown| shown.trial = None);
-        assert_eq!(upgrading(&board), None);
-    }
-
-    #[test]
-    fn keys_of_the_process_are_named() {
-        let old = HostSettings::default();
-        let new = HostSettings { data_dir: "x".into(), watch_config: true, ..HostSettings::default() };
-        assert_eq!(restart_keys(&old, &new), ["host.data_dir"]);
-    }
-}
+mod tests;

@@ -29,6 +29,7 @@ mod parked;
 mod plugins;
 mod port;
 mod reload;
+mod rolled_back;
 mod serial;
 mod shared;
 mod simulator;

@@ -34,6 +34,7 @@ pub enum Manner {
 pub struct Seen {
     begin: Instant,
     requests: AtomicU64,
+    connections: AtomicU64,
     /// Arrival, and how many registers were asked for.
     answered: Mutex<Vec<(Instant, u16)>>,
 }
@@ -46,6 +47,12 @@ impl Seen {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Connections taken so far.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Arrival time of every request.
@@ -125,6 +132,7 @@ impl Devices {
             let seen = Arc::new(Seen {
                 begin: Instant::now(),
                 requests: AtomicU64::new(0),
+                connections: AtomicU64::new(0),
                 answered: Mutex::new(Vec::new()),
             });
             list.push(Device { address: listener.local_addr().unwrap(), seen: Arc::clone(&seen) });
@@ -154,6 +162,7 @@ impl Drop for Devices {
 
 async fn listen(listener: TcpListener, manner: Manner, seen: Arc<Seen>) {
     while let Ok((stream, _)) = listener.accept().await {
+        seen.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(serve(stream, manner, Arc::clone(&seen)));
     }
 }

@@ -145,7 +145,8 @@ impl Reader<'_, '_> {
                 self.cx.problems.error(Some(pattern.pos), key, expected, "more");
                 continue;
             }
-            match expand(folder, &text) {
+            let mut looked = |path: &FilePath| self.cx.sources.borrow_mut().look_in(path);
+            match expand(folder, &text, &mut looked) {
                 Ok(files) => files.iter().for_each(|file| self.include(file, &key, pattern.pos, depth)),
                 Err((expected, found)) => {
                     self.cx.problems.error(Some(pattern.pos), key, expected, found);
@@ -224,8 +225,12 @@ fn named(cx: &Context<'_>, entry: &Entry, into: &mut BTreeMap<Rc<str>, Entry>) {
     }
 }
 
-/// The files that a name or pattern means, sorted.
-fn expand(folder: &FilePath, pattern: &str) -> Result<Vec<PathBuf>, (String, String)> {
+/// The files that a name or pattern means, sorted; `looked` hears of every folder whose content decides it.
+fn expand(
+    folder: &FilePath,
+    pattern: &str,
+    looked: &mut dyn FnMut(&FilePath),
+) -> Result<Vec<PathBuf>, (String, String)> {
     let is_pattern = |text: &str| text.contains(['*', '?', '[']);
     if !is_pattern(pattern) {
         return Ok(vec![folder.join(pattern)]);
@@ -237,7 +242,10 @@ fn expand(folder: &FilePath, pattern: &str) -> Result<Vec<PathBuf>, (String, Str
             return Err(bad("\"**\"".into()));
         }
         if !is_pattern(part) {
-            found = found.into_iter().map(|path| path.join(part)).filter(|path| path.exists()).collect();
+            let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) =
+                found.into_iter().map(|path| path.join(part)).partition(|path| path.exists());
+            absent.iter().for_each(|path| looked(path));
+            found = there;
             continue;
         }
         let glob = GlobBuilder::new(part)
@@ -248,6 +256,7 @@ fn expand(folder: &FilePath, pattern: &str) -> Result<Vec<PathBuf>, (String, Str
         let mut next = Vec::new();
         for path in found {
             let shown = if path.as_os_str().is_empty() { FilePath::new(".") } else { path.as_path() };
+            looked(shown);
             let Ok(entries) = std::fs::read_dir(shown) else { continue };
             let names = entries.flatten().map(|entry| entry.file_name()).filter(|name| {
                 glob.is_match(FilePath::new(name)) && !name.as_encoded_bytes().starts_with(b".")

@@ -92,6 +92,7 @@ impl Source {
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     list: Vec<Source>,
+    folders: Vec<PathBuf>,
 }
 
 impl Sources {
@@ -99,6 +100,18 @@ impl Sources {
     #[must_use]
     pub fn files(&self) -> &[Source] {
         &self.list
+    }
+
+    /// Folders in which patterns of includes look for files, also those that are empty or not there yet.
+    #[must_use]
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    pub(crate) fn look_in(&mut self, folder: &Path) {
+        if self.folders.len() < MAX_FILES && !self.folders.iter().any(|known| known == folder) {
+            self.folders.push(folder.to_owned());
+        }
     }
 
     /// The file with this display name.

@@ -56,6 +56,7 @@ impl Core {
             sink_order: Vec::new(),
             config_version: 1,
             attempt: None,
+            aside: crate::reload_aside::Aside::default(),
             names: BTreeMap::new(),
             fixed_names: BTreeMap::new(),
             system: SystemPoints::default(),

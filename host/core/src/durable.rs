@@ -42,7 +42,7 @@ const IDLE_NS: u64 = 10 * SECOND;
 /// The last transactions of a removed sink may take so long, its stop included.
 const CLOSE_NS: u64 = 15 * SECOND;
 /// The last transactions of a stopping gateway may take so long.
-const LAST_NS: u64 = 3 * SECOND;
+pub(crate) const LAST_NS: u64 = 3 * SECOND;
 
 impl Core {
     pub(crate) fn start_journals(&mut self) {

@@ -56,6 +56,7 @@ mod operator;
 mod plugin;
 mod poll;
 mod queue;
+mod reload_aside;
 mod reload_device;
 mod reload_diff;
 mod reload_sink;

@@ -13,6 +13,8 @@
 //! "Can run" means that plugin and configuration fit: a device is attached and bound, a sink has taken its point list.
 //! Whether the device or the far side answers is not asked: a meter that is switched off must not make a reload fail.
 //! An absent plugin is no configuration error (G11), so what needs it is not asked either.
+//!
+//! What goes is kept aside until then (`reload_aside.rs`): a roll-back leaves no trace.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -191,9 +193,15 @@ impl Core {
             notes: Vec::new(),
         };
         if summary.difference.is_empty() {
+            let timeout = site.host.reload_timeout;
+            if std::mem::replace(&mut self.site.host.reload_timeout, timeout) != timeout {
+                summary.outcome = Outcome::Applied;
+                summary.notes.push(format!("reload_timeout: {} s", timeout.as_secs_f64()));
+            }
             return self.out.push(Output::Reply { id, reply: Reply::Reload(Box::new(summary)) });
         }
         let known = self.known_endpoints();
+        self.aside.keeping = true;
         let touched = self.apply(*site, &endpoints);
         summary.notes.clone_from(&touched.notes);
         let absent = absent.iter().filter_map(|(kind, name)| self.plugin_named(name, *kind)).collect();
@@ -300,7 +308,10 @@ impl Core {
                 let seconds = self.site.host.reload_timeout.as_secs();
                 self.roll_back(*attempt, format!("{text} within {seconds} s"));
             }
-            Some(_) if self.stopping => self.failed(attempt.id, "the gateway is stopping"),
+            Some(_) if self.stopping => {
+                self.let_go();
+                self.failed(attempt.id, "the gateway is stopping");
+            }
             Some(_) => self.attempt = Some(attempt),
         }
     }
@@ -336,6 +347,7 @@ impl Core {
         let mut summary = attempt.summary;
         summary.outcome = Outcome::Applied;
         summary.version = self.config_version;
+        summary.notes.extend(self.let_go());
         self.let_plugins_go(&attempt.previous);
         let text = format!("configuration {} is in force", summary.version);
         self.log(LogLevel::Info, ("reload", summary.version), vec![], text);
@@ -345,11 +357,17 @@ impl Core {
     fn roll_back(&mut self, attempt: Attempt, reason: String) {
         let Attempt { id, previous, endpoints, mut summary, origin, .. } = attempt;
         let tried = self.configured();
+        let switched = self.return_switches();
         let touched = self.apply(previous, &endpoints);
+        if switched {
+            self.store_switches(crate::state::StoreWait::Switches { id: None });
+        }
+        self.let_go();
         self.let_plugins_go(&tried);
         summary.outcome = Outcome::RolledBack;
         summary.version = self.config_version;
-        summary.notes.extend(touched.notes);
+        // What was noted of the other configuration did not come to pass.
+        summary.notes = touched.notes;
         self.log(
             LogLevel::Error,
             ("reload", summary.version),

@@ -51,7 +51,13 @@ impl Core {
                     self.change_device(*id, config, endpoint, touched);
                     *id
                 }
-                None => self.new_device(config, endpoint, touched),
+                None => match self.aside.device(&config) {
+                    Some(id) => {
+                        self.device_returns(id, config, endpoint, touched);
+                        id
+                    }
+                    None => self.new_device(config, endpoint, touched),
+                },
             };
             order.push(id);
         }
@@ -88,7 +94,12 @@ impl Core {
     }
 
     /// The device gets the channel of its endpoint, or learns why it cannot.
-    fn join(&mut self, id: DeviceId, endpoint: Option<&Result<Endpoint, String>>, touched: &mut Touched) {
+    pub(crate) fn join(
+        &mut self,
+        id: DeviceId,
+        endpoint: Option<&Result<Endpoint, String>>,
+        touched: &mut Touched,
+    ) {
         touched.attached.insert(id);
         let Some(plugin) = self.devices[id].plugin else { return };
         match (self.plugins[plugin].status, endpoint) {
@@ -155,7 +166,8 @@ impl Core {
             self.plugins[plugin].reported.retain(|(device, _), _| *device != id.number());
         }
         if let Some(config) = self.site.devices.get_mut(id.number() as usize) {
-            *config = Device::default();
+            let config = std::mem::take(config);
+            self.aside.keep_device(id, &config);
         }
     }
 
@@ -173,8 +185,7 @@ impl Core {
             self.names.remove(&full);
         }
         self.fixed_names.insert(id, (device, name));
-        self.metadata.remove(&id);
-        self.points[id] = table::Point { gone: true, ..table::Point::default() };
+        self.take_point(id, full);
     }
 
     fn change_device(
@@ -213,16 +224,6 @@ impl Core {
             touched.devices.push(id);
         }
         self.judge_switches(id);
-    }
-
-    /// The later decision wins: a key that was changed in the file overrules what an operator switched before.
-    fn overrule_switches(&mut self, old: &Device, new: &Device, touched: &mut Touched) {
-        if (old.maintenance, old.enabled) != (new.maintenance, new.enabled) {
-            touched.switches |= self.switches.maintenance.remove(&new.name).is_some();
-        }
-        if old.paused != new.paused {
-            touched.switches |= self.switches.paused.remove(&new.name).is_some();
-        }
     }
 
     /// The points of the device become those of `new`; returns the new groups, and whether the driver must be told.
@@ -264,8 +265,12 @@ impl Core {
                     points.push(number);
                 }
                 None => {
-                    let number = self.add_point(id, &new, index, point);
-                    self.points[number].added = online;
+                    let full = format!("{}/{}", new.name, point.name);
+                    let number = self.point_returns(&full, index).unwrap_or_else(|| {
+                        let number = self.add_point(id, &new, index, point);
+                        self.points[number].added = online;
+                        number
+                    });
                     points.push(number);
                     bind = true;
                 }

@@ -109,9 +109,15 @@ impl Difference {
         self.sinks_removed.extend(gone.map(|sink| sink.name.clone()));
     }
 
+    /// A plugin as [`Self::plugins_added`] and [`Self::plugins_removed`] name it.
+    #[must_use]
+    pub fn plugin_word(plugin: &Plugin) -> String {
+        format!("{} {}", plugin.kind.as_str(), plugin.name)
+    }
+
     fn plugins(&mut self, old: &Site, new: &Site) {
         let same = |a: &Plugin, b: &Plugin| a.name == b.name && a.kind == b.kind;
-        let word = |plugin: &Plugin| format!("{} {}", plugin.kind.as_str(), plugin.name);
+        let word = Self::plugin_word;
         for plugin in &new.plugins {
             match old.plugins.iter().find(|known| same(known, plugin)) {
                 None => self.plugins_added.push(word(plugin)),

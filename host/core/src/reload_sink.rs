@@ -29,13 +29,29 @@ impl Core {
             }
         }
         // All of them first: a route may name a system point of any.
+        let mut returned = BTreeSet::new();
         let order: Vec<SinkId> = sinks
             .iter()
-            .map(|config| known.get(&config.name).copied().unwrap_or_else(|| self.place_sink(config)))
+            .map(|config| match known.get(&config.name) {
+                Some(id) => *id,
+                None => match self.aside.sink(&config.name) {
+                    Some(id) => {
+                        self.sink_returns(id, &config.name);
+                        returned.insert(id);
+                        id
+                    }
+                    None => self.place_sink(config),
+                },
+            })
             .collect();
         self.sink_order.clone_from(&order);
         for (id, config) in order.into_iter().zip(sinks) {
-            if known.contains_key(&config.name) {
+            if returned.contains(&id) {
+                self.routes_return(id);
+                self.change_sink(id, config, touched);
+                touched.sinks.push(id);
+                self.open_anew(id);
+            } else if known.contains_key(&config.name) {
                 self.change_sink(id, config, touched);
             } else {
                 self.begin_sink(id, config, touched);
@@ -89,15 +105,16 @@ impl Core {
         self.stop_sink_for(id, "removed from the configuration");
         let on_disk = self.sinks[id].journal.is_some();
         self.sinks[id].closing_ns = self.now.mono_ns;
-        let left = if on_disk { self.sinks[id].pending() } else { self.sinks[id].drop_all() };
-        match (left, on_disk) {
-            (0, _) => {}
-            (_, true) => touched.notes.push(format!(
+        // What waits in memory is given up when the configuration is accepted.
+        let kept = !on_disk && self.aside.keep_sink(id, name);
+        let left = if on_disk { self.sinks[id].pending() } else { 0 };
+        if left > 0 {
+            touched.notes.push(format!(
                 "sink {name}: {left} records were not delivered; they stay in its queue file and go out when a sink of this name comes back"
-            )),
-            (_, false) => {
-                touched.notes.push(format!("sink {name}: {left} records were not delivered and are given up"));
-            }
+            ));
+        }
+        if !on_disk && !kept {
+            self.sinks[id].drop_all();
         }
         self.mark_sink(id);
         for point in self.points_of_sink(id) {
@@ -106,7 +123,7 @@ impl Core {
         if let Some(plugin) = self.sinks[id].plugin {
             self.plugins[plugin].sinks.retain(|other| *other != id);
         }
-        if !on_disk {
+        if !on_disk && !kept {
             self.put_sink(id, model::Sink::default());
         }
     }
@@ -136,8 +153,13 @@ impl Core {
 
     /// What applies in place.
     fn change_rules(&mut self, id: SinkId, old: &model::Sink, new: &model::Sink) {
+        if old.queue != new.queue && self.aside.keeping {
+            // What tighter bounds would drop could not come back.
+            self.aside.limits.insert(id);
+        } else {
+            self.sinks[id].limits = new.queue;
+        }
         let state = &mut self.sinks[id];
-        state.limits = new.queue;
         state.commands = new.commands;
         let rule = |sink: &model::Sink| (sink.send, sink.timestamp, sink.history, sink.max_silence);
         if rule(old) != rule(new) {
@@ -261,7 +283,7 @@ impl Core {
 
     fn gone_slots(&mut self, id: SinkId) -> Vec<u32> {
         let state = &mut self.sinks[id];
-        if state.leaving.is_empty() {
+        if state.leaving.is_empty() || self.aside.keeping {
             return Vec::new();
         }
         let number =
@@ -312,7 +334,7 @@ impl Core {
 
 impl crate::sink::Sink {
     /// Everything that waits is given up, counted; returns how much that was.
-    fn drop_all(&mut self) -> u64 {
+    pub(crate) fn drop_all(&mut self) -> u64 {
         let left = self.pending();
         while let Some((number, _)) = self.queue.oldest() {
             self.give_up(number, Drop::Removed);

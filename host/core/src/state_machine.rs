@@ -61,6 +61,8 @@ pub struct Core {
     pub(crate) config_version: u64,
     /// A reload that has not proved yet that it can run.
     pub(crate) attempt: Option<Box<Attempt>>,
+    /// What it took away.
+    pub(crate) aside: crate::reload_aside::Aside,
     pub(crate) names: BTreeMap<String, PointId>,
     /// Names of points that no device of the configuration has, device part and point part: system points, and points
     /// that a reload removed.

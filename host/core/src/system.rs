@@ -16,8 +16,10 @@ use crate::{
     arena::{ChannelId, DeviceId, Id, PointId, SinkId},
     channel::STOP_DEADLINE_NS,
     device::clipped,
+    durable::LAST_NS,
     model::Site,
     output::LogLevel,
+    request::GRACE_NS,
     route::Outgoing,
     sink::SinkPhase,
     state::{ChannelPhase, Owner},
@@ -410,9 +412,10 @@ impl Core {
         self.stopping && channels && sinks && self.journals_are_settled()
     }
 
-    /// Longest time that a shutdown can take, nanoseconds.
+    /// Longest time that a shutdown can take, nanoseconds: drivers stop, what they brought is delivered, sinks stop, the
+    /// last transactions reach the disk.
     #[must_use]
     pub const fn longest_shutdown_ns() -> u64 {
-        3 * STOP_DEADLINE_NS
+        2 * (STOP_DEADLINE_NS + GRACE_NS) + DRAIN_NS + LAST_NS
     }
 }

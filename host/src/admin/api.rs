@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
-    body::to_bytes,
+    body::{Bytes, to_bytes},
     extract::{Path, Query, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     middleware::{self, Next},
@@ -67,6 +67,7 @@ pub fn router(app: App) -> Router {
         .route("/points/{device}/{point}/substitute", post(substitute))
         .route("/devices/{device}/maintenance", post(maintenance))
         .route("/plugins/{name}/restart", post(restart))
+        .route("/reload", post(reload))
         .route("/devices", get(devices))
         .route("/plugins", get(plugins))
         .route("/sinks", get(sinks))
@@ -95,7 +96,7 @@ fn error(status: StatusCode, text: impl Into<String>) -> Response {
 async fn not_found() -> Response {
     error(
         StatusCode::NOT_FOUND,
-        "expected /healthz, /readyz, /metrics or /api/v1/{points,devices,plugins,sinks}",
+        "expected /healthz, /readyz, /metrics, /api/v1/{points,devices,plugins,sinks} or POST /api/v1/reload",
     )
 }
 
@@ -319,20 +320,64 @@ struct OfKind {
     kind: Option<String>,
 }
 
-/// The body of a request, or the answer that says what it should be.
-async fn body<T: serde::de::DeserializeOwned>(request: Request, expected: &str) -> Result<T, Response> {
-    let bytes = to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
+async fn bytes_of(request: Request) -> Result<Bytes, Response> {
+    to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
         error(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {MAX_BODY} bytes"))
-    })?;
-    serde_json::from_slice(&bytes).map_err(|found| {
+    })
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8], expected: &str) -> Result<T, Response> {
+    serde_json::from_slice(bytes).map_err(|found| {
         error(StatusCode::BAD_REQUEST, format!("expected {expected} as JSON, found: {found}"))
     })
+}
+
+/// The body of a request, or the answer that says what it should be.
+async fn body<T: serde::de::DeserializeOwned>(request: Request, expected: &str) -> Result<T, Response> {
+    parsed(&bytes_of(request).await?, expected)
+}
+
+/// The same where no body means the defaults.
+async fn optional_body<T: serde::de::DeserializeOwned + Default>(
+    request: Request,
+    expected: &str,
+) -> Result<T, Response> {
+    let bytes = bytes_of(request).await?;
+    if bytes.is_empty() { Ok(T::default()) } else { parsed(&bytes, expected) }
 }
 
 fn origin(request: &Request) -> Origin {
     // The port changes with every connection; a selection belongs to the client, not to its connection.
     let client = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string()).unwrap_or_default();
     Origin { sink: "api".into(), client, ..Origin::default() }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct ReloadBody {
+    dry_run: bool,
+}
+
+/// The answer of `busbar reload --json`; the status says whether the files are in force, or would be.
+async fn reload(State(app): Shared, request: Request) -> Response {
+    let origin = origin(&request);
+    let ReloadBody { dry_run } = match optional_body(request, "nothing or {\"dry_run\": true}").await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let answer = app.core.wish_reload(dry_run, origin).await;
+    let status = if answer.ok {
+        StatusCode::OK
+    } else if !answer.error.is_empty() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else if answer.summary.is_null() {
+        // The files have errors.
+        StatusCode::UNPROCESSABLE_ENTITY
+    } else {
+        // Rolled back.
+        StatusCode::CONFLICT
+    };
+    (status, Json(answer)).into_response()
 }
 
 /// Runs a call to its end and answers with the last line.

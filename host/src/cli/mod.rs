@@ -34,7 +34,7 @@ use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Dura
 use clap::{Args, Parser, Subcommand};
 
 use self::out::Out;
-pub(crate) use self::prepare::{Prepared, prepare_as_running};
+pub(crate) use self::prepare::{Prepared, prepare_reload};
 use crate::memory;
 
 /// Configuration or usage is wrong.

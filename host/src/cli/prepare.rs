@@ -2,7 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use busbar_config::{HostSettings, Loaded, NoPlugins, Options};
@@ -12,7 +12,7 @@ use busbar_loader::{Launcher, Probed};
 use super::{Context, EXIT_CONFIG, Failure};
 use crate::{
     catalog::{Catalog, StageDir},
-    edge::upgrade::begin::{Beginning, begin},
+    edge::upgrade::begin::{Beginning, begin, running},
 };
 
 /// A configuration with everything that is known about its plugins.
@@ -48,12 +48,18 @@ pub(crate) fn prepare(
 
 /// The same for a start: with the accepted versions.
 pub(crate) fn prepare_start(context: &Context) -> Prepared {
-    prepare_as_running(&context.config)
+    prepare_with(&context.config, false, StageDir::of_host, |host, plugins| begin(&host.data_dir, plugins))
 }
 
-/// The same for whatever must judge as a start would.
-pub(crate) fn prepare_as_running(config: &Path) -> Prepared {
-    prepare_with(config, false, StageDir::of_host, |host, plugins| begin(&host.data_dir, plugins))
+/// The same for a reload of the host that runs with `host`: its folders and its accepted versions, whatever the files say
+/// now.
+pub(crate) fn prepare_reload(config: &Path, host: &HostSettings) -> Prepared {
+    let own = host.clone();
+    prepare_in(config, false, move |_, plugins| Places {
+        plugin_dirs: own.plugin_dirs.clone(),
+        stage: StageDir::of_host(&own),
+        beginning: running(&own.data_dir, plugins),
+    })
 }
 
 fn prepare_with(
@@ -62,11 +68,30 @@ fn prepare_with(
     stage: fn(&busbar_config::HostSettings) -> StageDir,
     versions: fn(&HostSettings, &[Plugin]) -> Beginning,
 ) -> Prepared {
+    prepare_in(config, strict, |host, plugins| Places {
+        plugin_dirs: host.plugin_dirs.clone(),
+        stage: stage(host),
+        beginning: versions(host, plugins),
+    })
+}
+
+/// Where plugins are, and which versions of them count.
+struct Places {
+    plugin_dirs: Vec<PathBuf>,
+    stage: StageDir,
+    beginning: Beginning,
+}
+
+fn prepare_in(
+    config: &Path,
+    strict: bool,
+    places: impl FnOnce(&HostSettings, &[Plugin]) -> Places,
+) -> Prepared {
     let Loaded { site, host, .. } = busbar_config::load(config, &NoPlugins, &Options::default());
     let plugins = site.map(|site| site.plugins).unwrap_or_default();
-    let beginning = versions(&host, &plugins);
-    let catalog = Catalog::new(&host.plugin_dirs, &plugins, stage(&host), Launcher::default())
-        .with_copies(&beginning.copies);
+    let Places { plugin_dirs, stage, beginning } = places(&host, &plugins);
+    let catalog =
+        Catalog::new(&plugin_dirs, &plugins, stage, Launcher::default()).with_copies(&beginning.copies);
     catalog.examine_all(&plugins);
     let options = Options { strict, ..Options::default() };
     let loaded = busbar_config::load(config, &catalog, &options);

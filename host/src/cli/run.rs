@@ -35,11 +35,13 @@ use crate::{
     logging::{self, Format},
     memory,
     notify::{self, Notifier},
-    reload::Reloader,
+    reload::{Reloader, Watched},
 };
 
 /// How often readiness at start is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// At the end the check of a configuration that a reload began gets this long.
+const BLOCKING_TIME: Duration = Duration::from_secs(2);
 /// How often the host looks whether the core thread has ended, which it never should: rarely, because it is a wake.
 const CORE_LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -101,13 +103,19 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     if let Err(error) = good::keep(&host.data_dir, &loaded) {
         tracing::warn!("the configuration could not be kept in {}: {error}", host.data_dir.display());
     }
-    let files = good::files(&loaded);
+    let files = Watched::of(&loaded.sources);
     drop(loaded);
     let reloader = edge
         .take_wishes()
         .map(|wishes| Reloader::new(context.config.clone(), edge.handle(), host.clone(), wishes, files));
     let ended = runtime.block_on(services.serve(&edge, &notifier, reloader));
-    stop(&runtime, edge, &notifier, ended)
+    let outcome = stop(&runtime, edge, &notifier, ended);
+    let begun = Instant::now();
+    runtime.shutdown_timeout(BLOCKING_TIME);
+    if begun.elapsed() >= BLOCKING_TIME {
+        tracing::error!("the check of a configuration did not end in time and is left behind");
+    }
+    outcome
 }
 
 fn start_edge(sound: Sound, host: &HostSettings) -> Result<Edge, Failure> {

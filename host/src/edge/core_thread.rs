@@ -24,11 +24,11 @@ use super::{
     disk::{Disk, Job},
     inbox::{Inbox, Item},
     instances::Instances,
-    journal::{Journals, Wanted},
+    journal::{CLOSE_TIME, Journals, Wanted},
     names::Names,
     operators::Operators,
     plugin_log::write_line,
-    plugins::{News, Plugins},
+    plugins::{News, Plugins, SHUTDOWN_WAIT},
     queue::COLLECT,
     reload::Examined,
     upgrade::bridge::Versions,
@@ -36,8 +36,12 @@ use super::{
 
 /// Inputs taken in one turn.
 const BURST: usize = 4_096;
-/// Time for instances to stop: sinks say goodbye and deliver what they can.
-const STOP_TIME: Duration = Duration::from_secs(7);
+/// Time for everything to stop: what the core's own deadlines add up to, and some turns of this thread.
+pub(crate) const STOP_TIME: Duration =
+    Duration::from_nanos(Core::longest_shutdown_ns()).saturating_add(Duration::from_secs(1));
+/// This thread ends within, once it was told to stop.
+pub(crate) const END_TIME: Duration =
+    STOP_TIME.saturating_add(SHUTDOWN_WAIT).saturating_add(CLOSE_TIME.saturating_mul(2)).saturating_add(Duration::from_secs(1));
 
 /// Figures of the core thread for `/metrics`.
 #[derive(Debug, Default)]
@@ -115,7 +119,7 @@ impl CoreThread {
         self.inbox.queue().take_all(&mut self.items, Some(until));
     }
 
-    fn take_all(&mut self) {
+    pub(super) fn take_all(&mut self) {
         for _ in 0..BURST {
             let Some(input) = self.backlog.pop_front() else { break };
             self.step(input);
@@ -276,7 +280,7 @@ impl CoreThread {
         }
     }
 
-    fn carry_out(&mut self) {
+    pub(super) fn carry_out(&mut self) {
         let mut outputs = std::mem::take(&mut self.outputs);
         let mut opens: Vec<(usize, u64, Open)> = Vec::new();
         for output in outputs.drain(..) {

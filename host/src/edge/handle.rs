@@ -23,7 +23,7 @@ use super::{
     operators::{Asked, MAX_UNREAD},
     plugins::{News, Registry},
     reload::{NewConfig, Wanted},
-    upgrade::{Board, Progress, Upgrades, What},
+    upgrade::{Board, Progress, Reloaded, Upgrades, What},
 };
 
 /// Longest wait for the core thread to answer a question; it answers within a turn, so this means that it hangs.
@@ -168,6 +168,11 @@ impl CoreHandle {
         let news = News::LogLevel { level: level.to_owned() };
         // A host that is so full that it takes no request has worse troubles than its log level.
         let _ = self.inbox.try_send(Item::News(Box::new(news)));
+    }
+
+    /// Tells the upgrade thread what a reload changed for it.
+    pub(crate) fn tell_upgrades(&self, news: Reloaded) {
+        self.upgrades.reloaded(news);
     }
 
     /// Versions of plugins.

@@ -27,6 +27,7 @@ mod plugins;
 mod queue;
 mod reload;
 pub(crate) mod store;
+mod threads;
 pub mod upgrade;
 
 pub use audit::AUDIT_FILE;
@@ -47,7 +48,7 @@ use crate::reload::{MAX_WAITING, Wish};
 
 use self::{
     clock::Clock,
-    core_thread::{CoreThread, Turns},
+    core_thread::{CoreThread, END_TIME, Turns},
     disk::Disk,
     inbox::{Closer, Inbox, Item},
     instances::Instances,
@@ -56,6 +57,7 @@ use self::{
     operators::Operators,
     plugins::{Plugins, Shared, cache_dir},
     store::Store,
+    threads::{End, join_until},
 };
 
 /// What the edge starts from.
@@ -99,7 +101,7 @@ impl Edge {
             log_level,
             cache_dir: cache_dir(data_dir),
         };
-        let (upgrades, requests) = upgrade::Upgrades::new();
+        let (upgrades, orders) = upgrade::Upgrades::new();
         let (models, found) = (site.plugins.clone(), probed.clone());
         let plugins = Plugins::new(&site, probed, shared);
         let answers = Arc::clone(&inbox);
@@ -154,7 +156,7 @@ impl Edge {
                     (&models, &found),
                     bridge,
                     upgrades.board,
-                    requests,
+                    orders,
                 )
             })
             .transpose()?;
@@ -192,14 +194,19 @@ impl Edge {
         self.thread.is_finished()
     }
 
-    /// Stops in order: drivers, sinks, plugins, disk. Bounded to about ten seconds.
+    /// Stops in order: drivers, sinks, plugins, disk. Bounded by the core's own deadlines, about 25 s at the very worst; what
+    /// does not end within is named in the log and left behind.
     pub fn stop(self) -> Result<(), String> {
         self.handle.send(Item::Host(Box::new(Input::Shutdown)));
-        let ended = self.thread.join();
+        let ended = join_until(self.thread, Instant::now() + END_TIME);
         if let Some(upgrades) = self.upgrades {
             upgrades.finish();
         }
-        ended.map_err(|_| "the core thread panicked: this is a bug of Busbar".to_owned())
+        match ended {
+            End::Done => Ok(()),
+            End::Panicked => Err("the core thread panicked: this is a bug of Busbar".to_owned()),
+            End::Hangs => Err("the core thread hangs and is left behind: this is a bug of Busbar".to_owned()),
+        }
     }
 }
 

@@ -44,6 +44,8 @@ use super::{
 
 /// Time for a plugin's runtime to end after its instances have stopped.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
+/// For all of them at the end, which is told them at the same time.
+pub(crate) const SHUTDOWN_WAIT: Duration = SHUTDOWN_TIME.saturating_mul(2);
 
 fn known(entry: &Entry) -> Known {
     let isolated = entry.model.isolation == Isolation::Process;
@@ -150,6 +152,12 @@ impl Plugins {
         self.registry.0.write().unwrap_or_else(PoisonError::into_inner).push(known(&entry));
         self.entries.push(entry);
         self.load(plugin, Duration::ZERO);
+    }
+
+    /// Places taken: the next plugin or version gets this number.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// What a driver serves from now on, for its next start.
@@ -403,8 +411,8 @@ impl Plugins {
         }
     }
 
-    /// Ends all plugins at the same time, after their instances have stopped. Waits at most a little longer than
-    /// [`SHUTDOWN_TIME`]; names those that did not end.
+    /// Ends all plugins at the same time, after their instances have stopped. Waits at most
+    /// [`SHUTDOWN_WAIT`]; names those that did not end.
     pub(crate) fn shutdown(mut self) -> Vec<String> {
         self.stop = None;
         let (ended, results) = bounded(self.entries.len());
@@ -420,7 +428,7 @@ impl Plugins {
             });
         }
         drop(ended);
-        let deadline = Instant::now() + SHUTDOWN_TIME * 2;
+        let deadline = Instant::now() + SHUTDOWN_WAIT;
         while let Ok(name) = results.recv_deadline(deadline) {
             running.retain(|other| *other != name);
         }

@@ -53,6 +53,9 @@ impl CoreThread {
         self.examined = examined;
         let reload = Reload { id, site: Box::new(site), endpoints, absent, origin };
         self.step(Input::Reload(Box::new(reload)));
+        // At once: a plugin that comes with it must have its place before another item of this turn (a version that an
+        // upgrade starts) takes the next one.
+        self.carry_out();
     }
 
     /// Devices that come with `frame_log`, or whose key was changed.
@@ -88,3 +91,6 @@ impl CoreThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

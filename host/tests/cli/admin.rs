@@ -205,3 +205,41 @@ fn tls_get(site: &Site, trusted: rustls::pki_types::CertificateDer<'static>) -> 
     let _ = stream.read_to_string(&mut answer);
     Some(answer)
 }
+
+#[test]
+fn a_reload_over_http_answers_as_the_command_line_does() {
+    let site = Site::new("", &fake_device(POINTS));
+    let _gateway = site.start();
+    let path = "/api/v1/reload";
+    for token in [None, Some("wrong")] {
+        assert_eq!(site.http("POST", path, token, "").unwrap().0, 401, "{token:?}");
+    }
+    let token = site.token();
+    assert_eq!(site.http("GET", path, Some(&token), "").unwrap().0, 405);
+    let post = |body: &str| {
+        let (status, body) = site.http("POST", path, Some(&token), body).unwrap();
+        (status, serde_json::from_str::<Json>(&body).unwrap())
+    };
+    let (status, answer) = post("");
+    assert_eq!((status, &answer["summary"]["outcome"]), (200, &json!("unchanged")), "{answer}");
+    assert_eq!(post("{\"dry\": 1}").0, 400);
+
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), text.replace("[[device]]", "[[device]]\nread = false")).unwrap();
+    let (status, dry) = post("{\"dry_run\": true}");
+    assert_eq!((status, &dry["dry_run"]), (200, &json!(true)), "{dry}");
+    assert_eq!(site.busbar(&["reload", "--dry-run", "--json"]).expect(0).json(), dry);
+    let (status, answer) = post("{}");
+    assert_eq!((status, &answer["summary"]["outcome"]), (200, &json!("applied")), "{answer}");
+    assert_eq!(answer["summary"]["devices_changed"][0]["what"], json!(["read"]), "{answer}");
+
+    std::fs::write(site.config(), text.replace("[[device]]", "[[device]]\nraed = false")).unwrap();
+    let (status, answer) = post("");
+    assert_eq!((status, answer["problems"].as_array().map(Vec::len)), (422, Some(1)), "{answer}");
+    let told = site.audit().into_iter().any(|line| {
+        line["event"] == "reload"
+            && line["origin"]["sink"] == "api"
+            && line["origin"]["client"] == "127.0.0.1"
+    });
+    assert!(told, "{:?}", site.audit());
+}

@@ -218,6 +218,32 @@ impl Desk {
         summary
     }
 
+    /// Seconds pass, and the far side confirms nothing.
+    fn run_unconfirmed(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.bench.pass(1000);
+            for output in self.bench.take() {
+                if !matches!(output, Output::Deliver { .. }) {
+                    self.carry_out(output);
+                }
+            }
+        }
+        self.bench.take();
+    }
+
+    /// Answers, until the reload is decided.
+    fn decided(&mut self) -> Summary {
+        for _ in 0..100 {
+            if let Some(summary) = self.summary() {
+                return summary;
+            }
+            for output in self.bench.take() {
+                self.carry_out(output);
+            }
+        }
+        panic!("the reload does not end");
+    }
+
     /// Time passes, and everything is answered.
     fn run(&mut self, ms: u64) {
         for _ in 0..ms / 200 {
@@ -761,4 +787,81 @@ fn outside_its_hours_a_device_is_silent_without_a_fault_and_is_read_again_at_the
     plant.devices[0].active = None;
     desk.applied(&plant);
     assert_eq!(desk.state("d0"), "online");
+}
+
+/// Everything that a reload can take away at once: a sink with records in memory, a device, the address of a point, what an
+/// operator switched, the bounds of a queue. One part cannot run, so all of it must be as before.
+#[test]
+fn a_reload_that_is_rolled_back_leaves_no_trace() {
+    let mut desk = Desk::new(plant(3), true);
+    let pause = Ask::Pause("d2".into(), true, Origin::default());
+    desk.bench.step(Input::Operator(Operator { id: 7, ask: pause }));
+    desk.settle();
+    assert_eq!(desk.state("d2"), "paused");
+    // Records wait: the far side confirms nothing.
+    desk.run_unconfirmed(3);
+    let names = ["d0/p0", "d0/p1", "d1/p0", "d1/@online", "@sink/s/connected"];
+    let numbers = names.map(|name| desk.number(name));
+    let before = desk.bench.core.sinks()[0].ledger.pending;
+    assert!(before > 0);
+
+    let mut new = plant(3);
+    new.sinks.clear();
+    new.devices.remove(1);
+    new.devices[0].points[1].spec = json!({ "address": "holding:9" });
+    new.devices[1].paused = true;
+    desk.refuse_bind = true;
+    desk.begin(&new);
+    let summary = desk.decided();
+    assert_eq!(summary.outcome, Outcome::RolledBack, "{summary:?}");
+    assert!(summary.reason.contains("device d0"), "{summary:?}");
+    assert!(summary.notes.is_empty(), "nothing was given up: {summary:?}");
+    assert_eq!(desk.bench.core.configured(), plant(3));
+    assert_eq!(names.map(|name| desk.number(name)), numbers, "every point has its number again");
+    assert!(desk.bench.core.sinks()[0].ledger.pending >= before, "what waited waits");
+    // The values are known; the sessions were ended, that of d0 because its driver refused, and the points say so.
+    let shown = |desk: &Desk, name: &str| {
+        let view = desk.bench.core.point(name).unwrap();
+        (view.value.clone(), view.quality.to_string())
+    };
+    for name in ["d0/p1", "d1/p0"] {
+        assert_eq!(
+            shown(&desk, name),
+            (busbar_contract::Value::Int(5), "invalid|comm_lost".into()),
+            "{name}"
+        );
+    }
+
+    desk.refuse_bind = false;
+    desk.settle();
+    desk.run(10_000);
+    assert_eq!((desk.state("d0"), desk.state("d1"), desk.state("d2")), ("online", "online", "paused"));
+    for name in ["d0/p0", "d0/p1", "d1/p0"] {
+        assert_eq!(desk.bench.quality(name), "good", "{name}");
+    }
+    let ledger = desk.bench.core.sinks()[0].ledger.clone();
+    assert_eq!((ledger.pending, ledger.dropped_total()), (0, 0), "everything was delivered");
+    // What was applied in vain can be applied: then the records are given up and counted.
+    let summary = desk.applied(&new);
+    assert_eq!(summary.outcome, Outcome::Applied);
+}
+
+#[test]
+fn tighter_bounds_of_a_queue_drop_nothing_before_the_reload_is_accepted() {
+    let mut desk = Desk::new(plant(1), true);
+    desk.run_unconfirmed(5);
+    let mut new = plant(1);
+    new.sinks[0].queue.max_bytes = 1;
+    new.devices[0].points[1].spec = json!({ "address": "holding:9" });
+    desk.refuse_bind = true;
+    desk.begin(&new);
+    assert_eq!(desk.decided().outcome, Outcome::RolledBack);
+    assert_eq!(desk.bench.core.sinks()[0].ledger.dropped_total(), 0);
+    desk.refuse_bind = false;
+    desk.settle();
+    // They hold when it is accepted.
+    desk.run_unconfirmed(5);
+    desk.applied(&new);
+    desk.run_unconfirmed(5);
+    assert!(desk.bench.core.sinks()[0].ledger.dropped_total() > 0);
 }

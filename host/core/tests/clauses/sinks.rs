@@ -210,3 +210,20 @@ fn shutdown_does_not_wait_for_ever_for_a_far_side_that_confirms_nothing() {
     bench.pass(3100);
     assert_eq!(stops(&mut bench), [sink]);
 }
+
+/// The host waits as long as the core may need, so what the core says of itself must be true.
+#[test]
+fn the_longest_shutdown_is_as_long_as_the_core_says_and_not_longer() {
+    let (mut bench, _) = Bench::running(site(1), None, true);
+    bench.step(Input::Shutdown);
+    // Nobody stops, the far side confirms nothing.
+    let mut ms = 0;
+    while !bench.core.is_stopped() {
+        bench.pass(50);
+        ms += 50;
+        assert!(ms < 60_000, "it never ends");
+    }
+    let said = busbar_core::Core::longest_shutdown_ns() / 1_000_000;
+    assert!(ms <= said + 100, "it took {ms} ms, {said} ms are said");
+    assert!(said < 30_000, "service managers and container engines do not wait for ever");
+}

@@ -26,9 +26,23 @@ pub struct Beginning {
     pub notes: Vec<String>,
 }
 
-/// Decides for the plugins of a configuration. Reads only.
+/// Decides for the plugins of a configuration at a start. Reads only.
 #[must_use]
 pub fn begin(data_dir: &Path, plugins: &[model::Plugin]) -> Beginning {
+    decide(data_dir, plugins, settle)
+}
+
+/// The same for a host that runs: what is marked as running and on trial is alive, nothing of it is a death.
+#[must_use]
+pub fn running(data_dir: &Path, plugins: &[model::Plugin]) -> Beginning {
+    decide(data_dir, plugins, |_, _| Vec::new())
+}
+
+fn decide(
+    data_dir: &Path,
+    plugins: &[model::Plugin],
+    settle: fn(&str, &mut Record) -> Vec<Event>,
+) -> Beginning {
     let (active, problem) = Active::read(data_dir);
     let mut beginning = Beginning { active, notes: problem.into_iter().collect(), ..Beginning::default() };
     for plugin in plugins {
@@ -163,6 +177,21 @@ mod tests {
         assert_eq!(second.copies["driver/modbus"], "aa");
         assert!(second.events[0].reason.contains("died 2 times"), "{:?}", second.events);
         assert!(second.active.plugin["driver/modbus"].has_failed("bb"));
+    }
+
+    #[test]
+    fn a_reload_within_the_life_of_the_host_is_no_death() {
+        let record = Record {
+            accepted: version("bb"),
+            previous: Some(version("aa")),
+            fresh: Some(Fresh { deaths: 1, running: true }),
+            ..Record::default()
+        };
+        let (dir, _) = active(record);
+        assert_eq!(begin(dir.path(), &[plugin(None)]).copies["driver/modbus"], "aa", "a start judges");
+        let running = running(dir.path(), &[plugin(None)]);
+        assert_eq!(running.copies["driver/modbus"], "bb");
+        assert!(running.events.is_empty(), "{:?}", running.events);
     }
 
     #[test]

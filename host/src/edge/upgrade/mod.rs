@@ -15,7 +15,7 @@ mod watch;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -34,6 +34,7 @@ use self::{
     procedure::Upgrader,
     watch::LOOK_EVERY,
 };
+use super::threads::join_or_tell;
 
 /// Requests of operators that may wait (G9).
 const MAX_REQUESTS: usize = 8;
@@ -44,6 +45,8 @@ const SURVIVED: Duration = Duration::from_secs(60);
 /// After the start the devices get this long to come online before deployed files are looked at: a trial proves the more
 /// the more is good when it begins.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// At the stop the thread gets this long: a probe that it waits for has a time limit of its own.
+const END_TIME: Duration = Duration::from_secs(10);
 
 /// What the thread works with.
 #[derive(Debug, Clone)]
@@ -86,18 +89,80 @@ pub enum Progress {
     End(Result<String, String>),
 }
 
+/// What runs of a plugin.
+#[derive(Debug, Clone)]
+pub(crate) struct Runs {
+    /// See [`active::key`].
+    pub(crate) key: String,
+    pub(crate) sha256: String,
+    /// As it calls itself.
+    pub(crate) version: String,
+    /// The deployed file.
+    pub(crate) file: PathBuf,
+}
+
+impl Runs {
+    pub(crate) fn of(plugin: &model::Plugin, probed: &Probed) -> Self {
+        Self {
+            key: key(plugin.kind, &plugin.name),
+            sha256: probed.staged.sha256.clone(),
+            version: probed.describe.version.clone(),
+            file: probed.staged.source.clone(),
+        }
+    }
+}
+
+/// What a reload changed for the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Reloaded {
+    /// `[host] watch_plugins`.
+    pub(crate) watch: bool,
+    /// `[host] upgrade_timeout`.
+    pub(crate) timeout: Duration,
+    /// Plugins that it brought; as many as are configured at most.
+    pub(crate) brought: Vec<Runs>,
+    /// Accepted versions that were to be used for them, by key.
+    pub(crate) copies: BTreeMap<String, String>,
+}
+
+/// What reaches the thread.
+pub(crate) struct Orders {
+    requests: Receiver<Request>,
+    told: Receiver<()>,
+    reloaded: Arc<Mutex<Option<Reloaded>>>,
+}
+
 /// The way to the thread; cheap to clone.
 #[derive(Clone)]
 pub struct Upgrades {
     requests: Sender<Request>,
+    /// A place for one: what is told lies in `reloaded`.
+    tell: Sender<()>,
+    reloaded: Arc<Mutex<Option<Reloaded>>>,
     /// What is known.
     pub board: Arc<Board>,
 }
 
 impl Upgrades {
-    pub(crate) fn new() -> (Self, Receiver<Request>) {
+    pub(crate) fn new() -> (Self, Orders) {
         let (requests, taken) = bounded(MAX_REQUESTS);
-        (Self { requests, board: Arc::default() }, taken)
+        let (tell, told) = bounded(1);
+        let reloaded: Arc<Mutex<Option<Reloaded>>> = Arc::default();
+        let orders = Orders { requests: taken, told, reloaded: Arc::clone(&reloaded) };
+        (Self { requests, tell, reloaded, board: Arc::default() }, orders)
+    }
+
+    /// Another configuration is in force. Does not wait; the thread hears of it when its upgrade is over.
+    pub(crate) fn reloaded(&self, news: Reloaded) {
+        let mut slot = self.reloaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = slot.get_or_insert_default();
+        (known.watch, known.timeout) = (news.watch, news.timeout);
+        known.brought.retain(|runs| news.brought.iter().all(|new| new.key != runs.key));
+        known.brought.extend(news.brought);
+        known.copies.extend(news.copies);
+        drop(slot);
+        // Full: it was told already and did not look yet.
+        let _ = self.tell.try_send(());
     }
 
     pub(crate) fn ask(
@@ -133,7 +198,7 @@ impl Service {
         (plugins, probed): (&[model::Plugin], &[Result<Probed, String>]),
         bridge: Bridge,
         board: Arc<Board>,
-        requests: Receiver<Request>,
+        orders: Orders,
     ) -> Result<Self, String> {
         let mut history = History::open(&settings.data_dir);
         let mut active = beginning.active;
@@ -145,7 +210,11 @@ impl Service {
             tracing::error!(plugin = event.plugin, version = event.version, "{}", event.reason);
             history.add(event);
         }
-        first_time(&mut active, &mut history, &beginning.copies, plugins, probed);
+        let runs = plugins.iter().zip(probed);
+        let runs = runs.filter_map(|(plugin, probed)| Some(Runs::of(plugin, probed.as_ref().ok()?)));
+        for runs in runs {
+            first_time(&mut active, &mut history, &beginning.copies, &runs);
+        }
         if let Err(error) = active.write(&settings.data_dir) {
             tracing::error!("{error}");
         }
@@ -154,17 +223,15 @@ impl Service {
         let upgrader = Upgrader::new(settings, active, history, board, Box::new(bridge), stopped.clone());
         let thread = std::thread::Builder::new()
             .name("busbar-upgrade".into())
-            .spawn(move || {
-                Thread { upgrader, requests, stopped, next_look: Instant::now() + FIRST_LOOK }.run()
-            })
+            .spawn(move || Thread { upgrader, orders, stopped, next_look: Instant::now() + FIRST_LOOK }.run())
             .map_err(|error| format!("the upgrade thread could not be started: {error}"))?;
         Ok(Self { stop, thread })
     }
 
-    /// After the core thread has ended.
+    /// After the core thread has ended. Waits at most [`END_TIME`].
     pub(crate) fn finish(self) {
         drop(self.stop);
-        let _ = self.thread.join();
+        join_or_tell("the upgrade thread", self.thread, Instant::now() + END_TIME);
     }
 }
 
@@ -186,51 +253,44 @@ fn complete(active: &Active, history: &mut History) {
     }
 }
 
-/// What runs without having been accepted before is accepted: the first start with a plugin, a file that replaced the
-/// copy of the accepted version that is gone, a pinned version.
+/// What runs without having been accepted before is accepted: the first start with a plugin, or the reload that brought
+/// it, a file that replaced the copy of the accepted version that is gone, a pinned version. True when that was news.
 fn first_time(
     active: &mut Active,
     history: &mut History,
     copies: &BTreeMap<String, String>,
-    plugins: &[model::Plugin],
-    probed: &[Result<Probed, String>],
-) {
-    for (plugin, probed) in plugins.iter().zip(probed) {
-        let Ok(probed) = probed else { continue };
-        let key = key(plugin.kind, &plugin.name);
-        let record = active.plugin.entry(key.clone()).or_default();
-        let sha256 = &probed.staged.sha256;
-        if record.accepted.sha256 == *sha256 {
-            continue;
-        }
-        let version = active::Version {
-            sha256: sha256.clone(),
-            version: probed.describe.version.clone(),
-            since: history::now(),
-        };
-        let reason = if copies.contains_key(&key) {
-            let file = probed.staged.source.display();
-            let before = &record.accepted;
-            format!(
-                "the private copy of version {} ({}) cannot be used; {file} is used instead",
-                before.version, before.sha256
-            )
-        } else {
-            String::new()
-        };
-        if !reason.is_empty() {
-            tracing::error!(plugin = key, "{reason}");
-        }
-        history.add(Event::new(&key, "first", &version.version, sha256, &reason));
-        record.fresh = None;
-        record.deployed.clone_from(sha256);
-        record.accept(version);
+    runs: &Runs,
+) -> bool {
+    let Runs { key, sha256, version, file } = runs;
+    let record = active.plugin.entry(key.clone()).or_default();
+    if record.accepted.sha256 == *sha256 {
+        return false;
     }
+    let version = active::Version { sha256: sha256.clone(), version: version.clone(), since: history::now() };
+    let reason = if copies.contains_key(key) {
+        let before = &record.accepted;
+        format!(
+            "the private copy of version {} ({}) cannot be used; {} is used instead",
+            before.version,
+            before.sha256,
+            file.display()
+        )
+    } else {
+        String::new()
+    };
+    if !reason.is_empty() {
+        tracing::error!(plugin = key, "{reason}");
+    }
+    history.add(Event::new(key, "first", &version.version, sha256, &reason));
+    record.fresh = None;
+    record.deployed.clone_from(sha256);
+    record.accept(version);
+    true
 }
 
 struct Thread {
     upgrader: Upgrader,
-    requests: Receiver<Request>,
+    orders: Orders,
     stopped: Receiver<()>,
     next_look: Instant,
 }
@@ -240,10 +300,11 @@ impl Thread {
         loop {
             let until = if self.upgrader.is_awake() { self.next_look } else { Instant::now() + SURVIVED };
             crossbeam_channel::select! {
-                recv(self.requests) -> request => match request {
+                recv(self.orders.requests) -> request => match request {
                     Ok(request) => self.serve(request),
                     Err(_) => break,
                 },
+                recv(self.orders.told) -> _ => self.hear(),
                 recv(self.stopped) -> _ => break,
                 default(until.saturating_duration_since(Instant::now())) => {}
             }
@@ -264,6 +325,13 @@ impl Thread {
             What::Previous => self.upgrader.try_previous(&key, &who, &say),
         };
         let _ = progress.try_send(Progress::End(result.map_err(|failure| failure.to_string())));
+    }
+
+    fn hear(&mut self) {
+        let news = self.orders.reloaded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(news) = news {
+            self.upgrader.reloaded(news);
+        }
     }
 
     fn look(&mut self) {

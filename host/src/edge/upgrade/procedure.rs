@@ -27,13 +27,14 @@ use busbar_loader::{Expect, Probe, Probed, Staged, Step, registry, stage};
 use crossbeam_channel::Receiver;
 
 use super::{
-    SURVIVED, Settings,
+    Reloaded, SURVIVED, Settings,
     active::{self, Active, Failed, Fresh, Record, Version},
     begin,
     board::{Board, Trial},
     bridge::{STOPPING, Serving, Way},
     check,
     failure::{Again, Failure, patiently},
+    first_time,
     history::{Event, History, now},
     watch::Watch,
 };
@@ -117,6 +118,24 @@ impl Upgrader {
     /// When something is to be looked at without being asked.
     pub(super) fn is_awake(&self) -> bool {
         self.settings.watch || !self.fresh.is_empty()
+    }
+
+    /// Another configuration is in force: what it says about upgrades, and the plugins that it brought, which are accepted
+    /// as at a start.
+    pub(super) fn reloaded(&mut self, news: Reloaded) {
+        let Reloaded { watch, timeout, brought, copies } = news;
+        (self.settings.watch, self.settings.timeout) = (watch, timeout);
+        self.plugins_at = None;
+        let mut accepted = false;
+        for runs in &brought {
+            accepted |= first_time(&mut self.active, &mut self.history, &copies, runs);
+        }
+        if accepted {
+            if let Err(error) = self.active.write(&self.settings.data_dir) {
+                tracing::error!("{error}");
+            }
+            self.board.show(&self.active, &self.history);
+        }
     }
 
     /// An operator, or the watch, names a file.

@@ -8,7 +8,10 @@ use std::{
 use busbar_core::model::PluginKind;
 use busbar_loader::Launcher;
 
-use super::*;
+use super::{
+    super::{Runs, Upgrades},
+    *,
+};
 use crate::edge::CoreHandle;
 
 const KEY: &str = "driver/modbus";
@@ -207,4 +210,32 @@ fn a_busy_core_and_a_full_disk_leave_the_file_to_be_tried_again() {
     stage.upgrader.deployed(KEY, &file);
     assert_eq!(stage.on_disk().deployed, "");
     assert!(stage.upgrader.again.is_due(KEY, Instant::now() + Duration::from_secs(3600)));
+}
+
+#[test]
+fn what_a_reload_brought_is_known_at_once_and_its_keys_apply() {
+    let mut stage = Stage::new(&[]);
+    let runs = |key: &str, sha256: &str| Runs {
+        key: key.into(),
+        sha256: sha256.into(),
+        version: format!("v-{sha256}"),
+        file: "/plugins/x.so".into(),
+    };
+    let (upgrades, orders) = Upgrades::new();
+    let news = |brought| Reloaded { timeout: Duration::from_secs(7), brought, ..Reloaded::default() };
+    // Two reloads while the thread is busy: nothing of the first is forgotten.
+    upgrades.reloaded(news(vec![runs("sink/mqtt", "m")]));
+    upgrades.reloaded(news(vec![runs("driver/dlms", "d"), runs(KEY, "old")]));
+    assert!(orders.told.try_recv().is_ok());
+    let news = orders.reloaded.lock().unwrap().take().unwrap();
+    stage.upgrader.reloaded(news);
+    assert_eq!(stage.upgrader.settings.timeout, Duration::from_secs(7));
+    assert!(!stage.upgrader.settings.watch && !stage.upgrader.is_awake());
+    let on_disk = Active::read(stage.dir.path()).0.plugin;
+    for (key, sha256) in [("sink/mqtt", "m"), ("driver/dlms", "d"), (KEY, "old")] {
+        assert_eq!(on_disk[key].accepted.sha256, sha256, "{key}");
+        assert_eq!(stage.upgrader.board.of(key).unwrap().accepted.sha256, sha256, "{key}");
+    }
+    assert!(on_disk[KEY].previous.is_none(), "it ran before: no news");
+    assert_eq!(on_disk["driver/dlms"].deployed, "d", "the file is no new one");
 }
