@@ -182,7 +182,7 @@ impl Reloader {
         let mut answer = problems(&read.loaded);
         answer.dry_run = true;
         if let Some(Checked { site, .. }) = read.checked {
-            match self.core.query(move |core, _| Difference::of(&core.configured(), &site)).await {
+            match self.core.query(move |core, _| core.difference(&site)).await {
                 Ok(mut difference) => {
                     difference.needs_restart.extend(restart_keys(&self.host, &read.host));
                     answer.summary = serde_json::to_value(difference).unwrap_or_default();

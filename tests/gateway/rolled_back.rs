@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::shared::{device, mqtt_sink, quality, topic};
 
-/// The plugin finds its settings well formed and refuses them when it is opened.
-const REFUSED: &str =
-    "[[sink]]\nname = \"far\"\nplugin = \"fake\"\nsettings = { acts = { open = \"configuration\" } }\n";
+/// The plugin finds its configuration well formed and refuses the device when it is bound.
+const REFUSED: &str = "[[device]]\nname = \"x\"\ndriver = \"fake\"\n\
+    connection = { endpoint = \"x\", acts = { plan = \"panic\" } }\n\
+    points = [{ name = \"n\", address = \"counter\", type = \"uint64\" }]\n";
 
 fn names(gateway: &Gateway, what: &str) -> Vec<String> {
     let rows = gateway.api(&format!("/api/v1/{what}"));
@@ -20,7 +21,7 @@ fn names(gateway: &Gateway, what: &str) -> Vec<String> {
 fn expect_rolled_back(answer: &Value) {
     assert_eq!(answer["summary"]["outcome"], json!("rolled_back"), "{answer}");
     let reason = answer["summary"]["reason"].as_str().unwrap();
-    for word in ["sink far", "wrong configuration, by script"] {
+    for word in ["device x", "plan: panic by script"] {
         assert!(reason.contains(word), "expected {word:?}: {reason}");
     }
 }
@@ -45,11 +46,11 @@ fn what_a_plugin_refuses_when_it_is_applied_is_rolled_back() {
     };
     (0..3).for_each(|i| shows_good(i, 0));
 
-    // One device goes, another comes, and a sink that the plugin will not open.
-    let bad = one(0) + &one(1) + &one(3) + &sink + REFUSED;
+    // One device goes, another comes, and one that its plugin will not take.
+    let bad = one(0) + &one(1) + &one(3) + REFUSED + &sink;
     gateway.site.write("", &bad);
     let dry = gateway.cli(&["reload", "--dry-run", "--json"]).expect(0).json();
-    assert_eq!(dry["summary"]["sinks_added"], json!(["far"]), "nothing is wrong with the files: {dry}");
+    assert_eq!(dry["summary"]["devices_added"], json!(["d3", "x"]), "nothing is wrong with the files: {dry}");
     let mark = observer.mark();
     let answer = gateway.cli(&["reload", "--json"]).expect(2).json();
     expect_rolled_back(&answer);
@@ -74,7 +75,7 @@ fn what_a_plugin_refuses_when_it_is_applied_is_rolled_back() {
         let first = all.iter().position(|message| quality(&message.payload) == "good").unwrap();
         assert!(all[first..].iter().all(|message| quality(&message.payload) == "good"), "d{i} was not good");
     }
-    assert!(gateway.log().contains("was rolled back: sink far"), "{}", gateway.log());
+    assert!(gateway.log().contains("was rolled back: device x"), "{}", gateway.log());
 
     // Without what was refused it is applied.
     gateway.site.write("", &(one(0) + &one(1) + &one(3) + &sink));

@@ -282,12 +282,15 @@ impl Core {
         let of_system =
             config.system.iter().filter_map(|system| Some((self.named(&system.name)?, &system.map)));
         let mut wanted: Vec<(PointId, Vec<Json>)> = Vec::with_capacity(config.routes.len());
-        let mut places: BTreeMap<PointId, usize> = BTreeMap::new();
+        // By number of the point: the place in `wanted`, from 1.
+        let mut places = vec![0_usize; self.points.len()];
         for (point, map) in of_devices.chain(of_system) {
-            let place = *places.entry(point).or_insert_with(|| {
+            let Some(place) = places.get_mut(point.number() as usize) else { continue };
+            if *place == 0 {
                 wanted.push((point, Vec::new()));
-                wanted.len() - 1
-            });
+                *place = wanted.len();
+            }
+            let place = *place - 1;
             if let Some((_, entries)) = wanted.get_mut(place) {
                 entries.extend(map.iter().cloned());
             }

@@ -22,12 +22,13 @@ use busbar_contract::{Endpoint, Origin, describe::PluginKind, value::rfc3339};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
+use crate::reload_diff::Parts;
 pub use crate::reload_diff::{Changed, Difference};
 use crate::{
     Core, Output,
     arena::{ChannelId, DeviceId, Id, PluginId, SinkId},
     assemble::new_plugin,
-    model::Site,
+    model::{self, Host, Site},
     output::{LogLevel, Reply},
     sink::SinkPhase,
     state::{ChannelPhase, Phase, Plugin, PluginStatus},
@@ -94,6 +95,10 @@ pub(crate) struct Touched {
     pub(crate) sinks: Vec<SinkId>,
     /// Points that stay and are described in other words.
     pub(crate) points: Vec<crate::arena::PointId>,
+    /// Places of devices or points are others than before: routes must be looked up again.
+    pub(crate) moved: bool,
+    /// System points came or went.
+    pub(crate) systems: bool,
     pub(crate) notes: Vec<String>,
     /// Operator switches were overruled.
     pub(crate) switches: bool,
@@ -104,13 +109,22 @@ pub(crate) struct Touched {
 pub(crate) struct Attempt {
     id: u64,
     until_ns: u64,
-    previous: Site,
+    previous: Previous,
     endpoints: BTreeMap<String, Result<Endpoint, String>>,
     devices: Vec<DeviceId>,
     sinks: Vec<SinkId>,
     absent: BTreeSet<PluginId>,
     summary: Summary,
     origin: Origin,
+}
+
+/// The way back. Of devices that stay as they are only the number: their configuration is where it was.
+#[derive(Debug)]
+struct Previous {
+    host: Host,
+    plugins: Vec<model::Plugin>,
+    devices: Vec<Result<model::Device, DeviceId>>,
+    sinks: Vec<model::Sink>,
 }
 
 /// What is known of one part of a attempt.
@@ -124,26 +138,65 @@ impl Core {
     /// The configuration as it was applied last, in the order of the file.
     #[must_use]
     pub fn configured(&self) -> Site {
-        let needed = |plugin: &(PluginId, &Plugin)| plugin.1.base == plugin.0 && !plugin.1.gone;
+        let Parts { host, plugins, devices, sinks } = self.parts();
         Site {
-            host: self.site.host.clone(),
-            plugins: self
-                .plugins
-                .iter()
-                .filter(needed)
-                .filter_map(|(id, _)| self.site.plugins.get(id.number() as usize).cloned())
-                .collect(),
-            devices: self
-                .order
-                .iter()
-                .filter_map(|id| self.site.devices.get(id.number() as usize).cloned())
-                .collect(),
-            sinks: self
-                .sink_order
-                .iter()
-                .filter_map(|id| self.site.sinks.get(id.number() as usize).cloned())
-                .collect(),
+            host: host.clone(),
+            plugins: plugins.into_iter().cloned().collect(),
+            devices: devices.into_iter().cloned().collect(),
+            sinks: sinks.into_iter().cloned().collect(),
         }
+    }
+
+    /// What a reload of `site` would change.
+    #[must_use]
+    pub fn difference(&self, site: &Site) -> Difference {
+        Difference::between(&self.parts(), &site.into())
+    }
+
+    /// The names and `frame_log` of the devices, in the order of the file.
+    pub fn frame_logs(&self) -> impl Iterator<Item = (&str, bool)> {
+        let configs = self.order.iter().filter_map(|id| self.site.devices.get(id.number() as usize));
+        configs.map(|device| (device.name.as_str(), device.frame_log))
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        let needed = |plugin: &(PluginId, &Plugin)| plugin.1.base == plugin.0 && !plugin.1.gone;
+        let Site { host, plugins, devices, sinks } = &self.site;
+        let of_plugin = |(id, _): (PluginId, _)| plugins.get(id.number() as usize);
+        Parts {
+            host,
+            plugins: self.plugins.iter().filter(needed).filter_map(of_plugin).collect(),
+            devices: self.order.iter().filter_map(|id| devices.get(id.number() as usize)).collect(),
+            sinks: self.sink_order.iter().filter_map(|id| sinks.get(id.number() as usize)).collect(),
+        }
+    }
+
+    /// The way back from a reload that differs so.
+    fn way_back(&self, difference: &Difference) -> Previous {
+        let Parts { host, plugins, devices, sinks } = self.parts();
+        let changed = difference.devices_changed.iter().map(|changed| &changed.name);
+        let touched: BTreeSet<&str> =
+            changed.chain(&difference.devices_removed).map(String::as_str).collect();
+        let devices = self.order.iter().zip(devices);
+        Previous {
+            host: host.clone(),
+            plugins: plugins.into_iter().cloned().collect(),
+            devices: devices
+                .map(
+                    |(id, config)| {
+                        if touched.contains(config.name.as_str()) { Ok(config.clone()) } else { Err(*id) }
+                    },
+                )
+                .collect(),
+            sinks: sinks.into_iter().cloned().collect(),
+        }
+    }
+
+    /// All of it, as it was.
+    fn as_it_was(&self, previous: Previous) -> Site {
+        let Previous { host, plugins, devices, sinks } = previous;
+        let of = |id: DeviceId| self.site.devices.get(id.number() as usize).cloned().unwrap_or_default();
+        Site { host, plugins, devices: devices.into_iter().map(|it| it.unwrap_or_else(of)).collect(), sinks }
     }
 
     /// The devices that a driver serves: number (the index of [`crate::input::PluginReady::endpoints`]) and connection.
@@ -183,8 +236,7 @@ impl Core {
         if self.points.len() + coming > MAX_NUMBERS {
             return self.failed(id, "too many points were replaced since the start; restart the gateway");
         }
-        let previous = self.configured();
-        let difference = Difference::of(&previous, &site);
+        let difference = self.difference(&site);
         let mut summary = Summary {
             outcome: Outcome::Unchanged,
             reason: String::new(),
@@ -200,7 +252,7 @@ impl Core {
             }
             return self.out.push(Output::Reply { id, reply: Reply::Reload(Box::new(summary)) });
         }
-        let known = self.known_endpoints();
+        let (known, previous) = (self.known_endpoints(), self.way_back(&summary.difference));
         self.aside.keeping = true;
         let touched = self.apply(*site, &endpoints);
         summary.notes.clone_from(&touched.notes);
@@ -348,7 +400,7 @@ impl Core {
         summary.outcome = Outcome::Applied;
         summary.version = self.config_version;
         summary.notes.extend(self.let_go());
-        self.let_plugins_go(&attempt.previous);
+        self.let_plugins_go(&attempt.previous.plugins);
         let text = format!("configuration {} is in force", summary.version);
         self.log(LogLevel::Info, ("reload", summary.version), vec![], text);
         self.reloaded(attempt.id, summary, &attempt.origin);
@@ -356,7 +408,8 @@ impl Core {
 
     fn roll_back(&mut self, attempt: Attempt, reason: String) {
         let Attempt { id, previous, endpoints, mut summary, origin, .. } = attempt;
-        let tried = self.configured();
+        let previous = self.as_it_was(previous);
+        let tried: Vec<model::Plugin> = self.parts().plugins.into_iter().cloned().collect();
         let switched = self.return_switches();
         let touched = self.apply(previous, &endpoints);
         if switched {
@@ -399,8 +452,8 @@ impl Core {
     }
 
     /// Plugins that only `previous` needed are unloaded when their last instance has stopped.
-    fn let_plugins_go(&mut self, previous: &Site) {
-        for plugin in &previous.plugins {
+    fn let_plugins_go(&mut self, previous: &[model::Plugin]) {
+        for plugin in previous {
             let Some(serving) = self.plugin_named(&plugin.name, plugin.kind) else { continue };
             let base = self.plugins[serving].base;
             self.plugins[base].leaving = self.is_idle(serving);

@@ -61,6 +61,7 @@ impl Core {
             };
             order.push(id);
         }
+        touched.moved |= self.order != order;
         self.order = order;
     }
 
@@ -195,10 +196,9 @@ impl Core {
         endpoint: Option<&Result<Endpoint, String>>,
         touched: &mut Touched,
     ) {
-        let Some(old) = self.site.devices.get(id.number() as usize).cloned() else { return };
-        if old == new {
-            return;
-        }
+        let place = self.site.devices.get_mut(id.number() as usize);
+        // A copy of every device of a large site would cost more than all the rest.
+        let Some(old) = place.filter(|old| **old != new).map(|old| old.clone()) else { return };
         let switches = |device: &Device| (device.enabled, device.maintenance, device.paused);
         let switched = switches(&old) != switches(&new) || old.active != new.active;
         let (attach, integrity) = (attach_differs(&old, &new), old.integrity != new.integrity);
@@ -276,6 +276,7 @@ impl Core {
                 }
             }
         }
+        touched.moved |= self.devices[id].points != points;
         self.devices[id].points = points;
         if let Some(config) = self.site.devices.get_mut(id.number() as usize) {
             *config = new;

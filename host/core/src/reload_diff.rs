@@ -1,6 +1,6 @@
 //! What differs between two configurations, by name. Pure: the same for `busbar reload --dry-run` and for the reload.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -50,15 +50,39 @@ pub struct Changed {
     pub reopened: bool,
 }
 
+/// A configuration in the order of its file, wherever its parts are: a copy of a large one stops the core for too long.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) plugins: Vec<&'a Plugin>,
+    pub(crate) devices: Vec<&'a Device>,
+    pub(crate) sinks: Vec<&'a Sink>,
+}
+
+impl<'a> From<&'a Site> for Parts<'a> {
+    fn from(site: &'a Site) -> Self {
+        Self {
+            host: &site.host,
+            plugins: site.plugins.iter().collect(),
+            devices: site.devices.iter().collect(),
+            sinks: site.sinks.iter().collect(),
+        }
+    }
+}
+
 impl Difference {
     /// From `old` to `new`.
     #[must_use]
     pub fn of(old: &Site, new: &Site) -> Self {
+        Self::between(&old.into(), &new.into())
+    }
+
+    pub(crate) fn between(old: &Parts<'_>, new: &Parts<'_>) -> Self {
         let mut out = Self::default();
         out.devices(old, new);
         out.sinks(old, new);
         out.plugins(old, new);
-        host(&old.host, &new.host, &mut out.needs_restart);
+        host(old.host, new.host, &mut out.needs_restart);
         out
     }
 
@@ -74,15 +98,15 @@ impl Difference {
             && self.sinks_changed.is_empty()
     }
 
-    fn devices(&mut self, old: &Site, new: &Site) {
+    fn devices(&mut self, old: &Parts<'_>, new: &Parts<'_>) {
         let before: HashMap<&str, &Device> =
-            old.devices.iter().map(|device| (device.name.as_str(), device)).collect();
+            old.devices.iter().map(|device| (device.name.as_str(), *device)).collect();
         let after: HashMap<&str, &Device> =
-            new.devices.iter().map(|device| (device.name.as_str(), device)).collect();
+            new.devices.iter().map(|device| (device.name.as_str(), *device)).collect();
         for device in &new.devices {
             match before.get(device.name.as_str()) {
                 None => self.devices_added.push(device.name.clone()),
-                Some(known) if *known != device => {
+                Some(known) if known != device => {
                     let (what, reopened) = device_words(known, device);
                     self.devices_changed.push(Changed { name: device.name.clone(), what, reopened });
                 }
@@ -93,12 +117,13 @@ impl Difference {
         self.devices_removed.extend(gone.map(|device| device.name.clone()));
     }
 
-    fn sinks(&mut self, old: &Site, new: &Site) {
+    fn sinks(&mut self, old: &Parts<'_>, new: &Parts<'_>) {
+        let places = same_places(old, new);
         for sink in &new.sinks {
             match old.sinks.iter().find(|known| known.name == sink.name) {
                 None => self.sinks_added.push(sink.name.clone()),
                 Some(known) => {
-                    let (what, reopened) = sink_words((old, known), (new, sink));
+                    let (what, reopened) = sink_words((old, known), (new, sink), places);
                     if !what.is_empty() {
                         self.sinks_changed.push(Changed { name: sink.name.clone(), what, reopened });
                     }
@@ -115,7 +140,7 @@ impl Difference {
         format!("{} {}", plugin.kind.as_str(), plugin.name)
     }
 
-    fn plugins(&mut self, old: &Site, new: &Site) {
+    fn plugins(&mut self, old: &Parts<'_>, new: &Parts<'_>) {
         let same = |a: &Plugin, b: &Plugin| a.name == b.name && a.kind == b.kind;
         let word = Self::plugin_word;
         for plugin in &new.plugins {
@@ -126,7 +151,7 @@ impl Difference {
             }
         }
         let gone = old.plugins.iter().filter(|plugin| !new.plugins.iter().any(|other| same(other, plugin)));
-        self.plugins_removed.extend(gone.map(word));
+        self.plugins_removed.extend(gone.map(|plugin| word(plugin)));
     }
 }
 
@@ -235,24 +260,46 @@ pub(crate) fn open_differs(old: &Sink, new: &Sink) -> bool {
         || old.test != new.test
 }
 
-fn routes<'a>(site: &'a Site, sink: &'a Sink) -> BTreeMap<String, Vec<&'a Json>> {
-    let mut out: BTreeMap<String, Vec<&Json>> = BTreeMap::new();
+/// Map entries by name of the point: device part and point part, of a system point the whole in the first.
+type Routes<'a> = HashMap<(&'a str, &'a str), Vec<&'a Json>>;
+
+fn routes<'a>(site: &Parts<'a>, sink: &'a Sink) -> Routes<'a> {
+    let mut out = Routes::with_capacity(sink.routes.len() + sink.system.len());
     for route in &sink.routes {
         let device = site.devices.get(route.device);
         let point = device.and_then(|device| Some((device, device.points.get(route.point)?)));
         if let Some((device, point)) = point {
-            out.entry(format!("{}/{}", device.name, point.name)).or_default().extend(&route.map);
+            out.entry((&device.name, &point.name)).or_default().extend(&route.map);
         }
     }
     for system in &sink.system {
-        out.entry(system.name.clone()).or_default().extend(&system.map);
+        // A system point of a device may be named by a route of it, too.
+        let parts = system.name.rsplit_once('/').unwrap_or((&system.name, ""));
+        out.entry(parts).or_default().extend(&system.map);
     }
     out
 }
 
-fn sink_words((old_site, old): (&Site, &Sink), (new_site, new): (&Site, &Sink)) -> (Vec<String>, bool) {
+/// Every device and every point is where it was, so that equal numbers are equal names.
+fn same_places(old: &Parts<'_>, new: &Parts<'_>) -> bool {
+    let named = |a: &Device, b: &Device| {
+        a.name == b.name
+            && a.points.len() == b.points.len()
+            && a.points.iter().zip(&b.points).all(|(a, b)| a.name == b.name)
+    };
+    old.devices.len() == new.devices.len() && old.devices.iter().zip(&new.devices).all(|(a, b)| named(a, b))
+}
+
+/// `places`: see [`same_places`].
+fn sink_words(
+    (old_site, old): (&Parts<'_>, &Sink),
+    (new_site, new): (&Parts<'_>, &Sink),
+    places: bool,
+) -> (Vec<String>, bool) {
     let mut words = Vec::new();
-    let (before, after) = (routes(old_site, old), routes(new_site, new));
+    let same = places && old.routes == new.routes && old.system == new.system;
+    let (before, after) =
+        if same { (Routes::new(), Routes::new()) } else { (routes(old_site, old), routes(new_site, new)) };
     let mapped = after.iter().any(|(name, map)| before.get(name).is_some_and(|known| known != map));
     for (word, differs) in [
         ("plugin", old.plugin != new.plugin),

@@ -44,6 +44,7 @@ impl Core {
                 },
             })
             .collect();
+        touched.systems |= self.sink_order != order;
         self.sink_order.clone_from(&order);
         for (id, config) in order.into_iter().zip(sinks) {
             if returned.contains(&id) {
@@ -129,6 +130,10 @@ impl Core {
     }
 
     fn change_sink(&mut self, id: SinkId, mut new: model::Sink, touched: &mut Touched) {
+        let same = self.site.sinks.get(id.number() as usize) == Some(&new);
+        if same && !touched.moved && !touched.systems {
+            return self.tell_difference(id, &[], &touched.points);
+        }
         let old = self.site.sinks.get(id.number() as usize).cloned().unwrap_or_default();
         if old.queue.on_disk != new.queue.on_disk {
             // A queue does not change its form while it holds records.
@@ -183,10 +188,15 @@ impl Core {
     /// Slots that are new, and whether the map entries of a point that stays are others.
     fn change_routes(&mut self, id: SinkId, new: &model::Sink) -> (Vec<u32>, bool) {
         let wanted = self.wanted_routes(new);
-        let points: BTreeSet<PointId> = wanted.iter().map(|(point, _)| *point).collect();
+        let mut points = vec![false; self.points.len()];
+        for (point, _) in &wanted {
+            if let Some(here) = points.get_mut(point.number() as usize) {
+                *here = true;
+            }
+        }
         let ended: Vec<(u32, PointId)> = self.sinks[id]
             .live()
-            .filter(|(_, routed)| !points.contains(&routed.point))
+            .filter(|(_, routed)| points.get(routed.point.number() as usize) != Some(&true))
             .map(|(slot, routed)| (slot, routed.point))
             .collect();
         for (slot, point) in ended {

@@ -61,9 +61,7 @@ impl CoreThread {
     /// Devices that come with `frame_log`, or whose key was changed.
     fn note_frames(&self, site: &Site) {
         let names: &Names = &self.names;
-        let running = self.core.configured();
-        let before: BTreeMap<&str, bool> =
-            running.devices.iter().map(|device| (device.name.as_str(), device.frame_log)).collect();
+        let before: BTreeMap<&str, bool> = self.core.frame_logs().collect();
         for device in &site.devices {
             let known = before.get(device.name.as_str()).copied().unwrap_or(false);
             if known != device.frame_log {
