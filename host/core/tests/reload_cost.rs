@@ -32,9 +32,9 @@ fn plugin(name: &str, kind: PluginKind) -> Plugin {
 fn device(number: usize) -> Device {
     let point = |at: usize| Point {
         name: format!("some_quantity_{at}"),
-        spec: json!({ "address": format!("holding:{}", 2 * at), "type": "float32" }),
+        spec: json!({ "address": format!("holding:{}", 2 * at), "type": "float32" }).into(),
         unit: "kWh".into(),
-        metadata: json!({ "description": format!("Quantity {at} of the meter") }),
+        metadata: json!({ "description": format!("Quantity {at} of the meter") }).into(),
         ..Point::default()
     };
     Device {
@@ -105,7 +105,7 @@ fn a_large_site_is_reloaded_and_what_it_costs_is_said() {
     let mut new = site(DEVICES);
     new.devices[7].points[7].unit = "MWh".into();
     say("a unit", &new);
-    new.devices[8].points[8].spec = json!({ "address": "holding:9999" });
+    new.devices[8].points[8].spec = json!({ "address": "holding:9999" }).into();
     say("an address", &new);
     say("a further device", &site(DEVICES + 1));
     let mut new = site(DEVICES);

@@ -326,15 +326,13 @@ async fn bytes_of(request: Request) -> Result<Bytes, Response> {
     })
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8], expected: &str) -> Result<T, Response> {
-    serde_json::from_slice(bytes).map_err(|found| {
-        error(StatusCode::BAD_REQUEST, format!("expected {expected} as JSON, found: {found}"))
-    })
+fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8], expected: &str) -> Result<T, String> {
+    serde_json::from_slice(bytes).map_err(|found| format!("expected {expected} as JSON, found: {found}"))
 }
 
 /// The body of a request, or the answer that says what it should be.
 async fn body<T: serde::de::DeserializeOwned>(request: Request, expected: &str) -> Result<T, Response> {
-    parsed(&bytes_of(request).await?, expected)
+    parsed(&bytes_of(request).await?, expected).map_err(|text| error(StatusCode::BAD_REQUEST, text))
 }
 
 /// The same where no body means the defaults.
@@ -343,7 +341,10 @@ async fn optional_body<T: serde::de::DeserializeOwned + Default>(
     expected: &str,
 ) -> Result<T, Response> {
     let bytes = bytes_of(request).await?;
-    if bytes.is_empty() { Ok(T::default()) } else { parsed(&bytes, expected) }
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    parsed(&bytes, expected).map_err(|text| error(StatusCode::BAD_REQUEST, text))
 }
 
 fn origin(request: &Request) -> Origin {

@@ -40,8 +40,10 @@ const BURST: usize = 4_096;
 pub(crate) const STOP_TIME: Duration =
     Duration::from_nanos(Core::longest_shutdown_ns()).saturating_add(Duration::from_secs(1));
 /// This thread ends within, once it was told to stop.
-pub(crate) const END_TIME: Duration =
-    STOP_TIME.saturating_add(SHUTDOWN_WAIT).saturating_add(CLOSE_TIME.saturating_mul(2)).saturating_add(Duration::from_secs(1));
+pub(crate) const END_TIME: Duration = STOP_TIME
+    .saturating_add(SHUTDOWN_WAIT)
+    .saturating_add(CLOSE_TIME.saturating_mul(2))
+    .saturating_add(Duration::from_secs(1));
 
 /// Figures of the core thread for `/metrics`.
 #[derive(Debug, Default)]

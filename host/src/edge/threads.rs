@@ -1,13 +1,9 @@
 //! The end of threads: every wait for one is bounded, because a thread that hangs (a disk that does not answer, a plugin's
 //! code) must not keep the host from ending, and is named, because somebody will ask what it was.
 
-use std::{
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{thread::JoinHandle, time::Instant};
 
-/// How often a thread is looked at: `JoinHandle` has no wait with a limit, and this happens once, at the end.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+use crossbeam_channel::bounded;
 
 /// What became of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +18,17 @@ pub(crate) enum End {
 
 /// Waits for a thread until `deadline`, not longer.
 pub(crate) fn join_until(thread: JoinHandle<()>, deadline: Instant) -> End {
-    while !thread.is_finished() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return End::Hangs;
-        }
-        std::thread::sleep(left.min(LOOK_EVERY));
+    let (ended, end) = bounded(1);
+    // A join has no time limit: a helper does it, and ends with the process when the thread does not.
+    let joined = move || {
+        let end = if thread.join().is_ok() { End::Done } else { End::Panicked };
+        let _ = ended.send(end);
+    };
+    let helper = std::thread::Builder::new().name("busbar-join".into()).spawn(joined);
+    if helper.is_err() {
+        return End::Hangs;
     }
-    if thread.join().is_ok() { End::Done } else { End::Panicked }
+    end.recv_deadline(deadline).unwrap_or(End::Hangs)
 }
 
 /// The same; what does not end well is in the log, by its name.
@@ -45,6 +44,8 @@ pub(crate) fn join_or_tell(name: &str, thread: JoinHandle<()>, deadline: Instant
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -808,7 +808,7 @@ fn a_reload_that_is_rolled_back_leaves_no_trace() {
     let mut new = plant(3);
     new.sinks.clear();
     new.devices.remove(1);
-    new.devices[0].points[1].spec = json!({ "address": "holding:9" });
+    new.devices[0].points[1].spec = json!({ "address": "holding:9" }).into();
     new.devices[1].paused = true;
     desk.refuse_bind = true;
     desk.begin(&new);
@@ -851,7 +851,7 @@ fn tighter_bounds_of_a_queue_drop_nothing_before_the_reload_is_accepted() {
     desk.run_unconfirmed(5);
     let mut new = plant(1);
     new.sinks[0].queue.max_bytes = 1;
-    new.devices[0].points[1].spec = json!({ "address": "holding:9" });
+    new.devices[0].points[1].spec = json!({ "address": "holding:9" }).into();
     desk.refuse_bind = true;
     desk.begin(&new);
     assert_eq!(desk.decided().outcome, Outcome::RolledBack);
