@@ -16,6 +16,7 @@ fn both(check: impl Fn(&Site)) {
     check(&direct);
     let served = site();
     let _gateway = served.start();
+    until("the device to be online", || (served.busbar(&["read", "m/fixed"]).code == Some(0)).then_some(()));
     check(&served);
 }
 
