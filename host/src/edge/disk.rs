@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 
 use super::{
     audit::AuditLog,
-    journal::{CLOSE_TIME, joined_until},
+    journal::CLOSE_TIME,
     store::Store,
+    threads::{End, join_until},
 };
 
 /// Jobs waiting for the disk.
@@ -77,7 +78,7 @@ impl Disk {
     /// Waits until every queued job is done, for a bounded time; false when the disk does not answer.
     pub(crate) fn finish(mut self) -> bool {
         self.jobs = None;
-        self.thread.take().is_none_or(|thread| joined_until(thread, Instant::now() + CLOSE_TIME))
+        self.thread.take().is_none_or(|thread| join_until(thread, Instant::now() + CLOSE_TIME) != End::Hangs)
     }
 }
 

@@ -32,7 +32,10 @@ use busbar_queue::{File, Limits};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
 
-use super::clock::Clock;
+use super::{
+    clock::Clock,
+    threads::{End, join_until},
+};
 
 /// Jobs waiting for one writer: the core's three, and operators' questions.
 const QUEUED_JOBS: usize = 16;
@@ -213,21 +216,9 @@ impl Journals {
         let until = Instant::now() + CLOSE_TIME;
         threads
             .into_iter()
-            .filter_map(|(name, thread)| (!joined_until(thread, until)).then_some(name))
+            .filter_map(|(name, thread)| (join_until(thread, until) == End::Hangs).then_some(name))
             .collect()
     }
-}
-
-/// Waits for the end of a thread; false when it has not ended by then and is left behind.
-pub(crate) fn joined_until(thread: JoinHandle<()>, until: Instant) -> bool {
-    let (ended, end) = bounded(1);
-    // A join has no time limit: a helper does it, and ends with the process when the thread does not.
-    let joined = move || {
-        let _ = thread.join();
-        let _ = ended.send(());
-    };
-    let helper = std::thread::Builder::new().name("busbar-join".into()).spawn(joined);
-    helper.is_ok() && end.recv_deadline(until).is_ok()
 }
 
 fn file_of(dir: &Path, name: &str) -> PathBuf {
