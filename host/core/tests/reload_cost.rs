@@ -14,20 +14,12 @@ use busbar_core::{
 };
 use serde_json::json;
 
+mod common;
+
+use common::plugin;
+
 const DEVICES: usize = 200;
 const POINTS: usize = 300;
-
-fn plugin(name: &str, kind: PluginKind) -> Plugin {
-    Plugin {
-        name: name.into(),
-        kind,
-        path: None,
-        sha256: None,
-        isolation: Isolation::InProcess,
-        workers: 1,
-        memory_limit: MEMORY_LIMIT,
-    }
-}
 
 fn device(number: usize) -> Device {
     let point = |at: usize| Point {

@@ -220,7 +220,7 @@ async fn who_speaks_something_else_is_cut_off() {
     let mut rest = Vec::new();
     // An end or a reset: the request was not read to its end.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the end");
-    assert_eq!(rest, []);
+    assert_eq!(rest, [0_u8; 0]);
 }
 
 #[tokio::test]

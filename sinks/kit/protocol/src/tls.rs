@@ -49,8 +49,8 @@ pub fn client_config(files: &TlsFiles) -> Result<ClientConfig, String> {
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
     let Some(path) = ca else {
+        let mut store = RootCertStore::empty();
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if store.is_empty() {
             return Err(
@@ -59,6 +59,12 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
         }
         return Ok(store);
     };
+    authorities(path)
+}
+
+/// The certificates in a file as those that may sign others. `Err`: one sentence that names the file.
+pub fn authorities(path: &Path) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
     for certificate in certificates(path)? {
         store.add(certificate).map_err(|error| {
             format!(
@@ -74,7 +80,8 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     file::read(path, MAX_PEM).map_err(|found| format!("cannot read {}: {found}", path.display()))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates in a PEM file, one at least. `Err`: one sentence that names the file.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match found {
@@ -84,7 +91,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+/// The private key in a PEM file. `Err`: one sentence that names the file and holds nothing of it.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| {
         // The parser's words could quote the file.
         format!("expected a PEM private key without pass phrase in {}", path.display())
